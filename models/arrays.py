@@ -1,0 +1,48 @@
+"""Checks of arrays that users give: one clear error instead of a silent cast or copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tangency.models.errors import InputError
+
+__all__ = ["check_array"]
+
+
+def check_array(name: str, x: Any, *, dtype: str | None = None, finite: bool = False) -> None:
+    """Refuse what is not a real floating-point array laid out in row-major order.
+
+    Parameters
+    ----------
+    name : str
+        What the array is, for the message.
+    x : object
+        A NumPy or JAX array is accepted.
+    dtype : {"float32", "float64"}, optional
+        The dtype of the network: an array of more precision is refused, of less is not, as it
+        widens without loss.
+    finite : bool
+        Refuse NaN and infinity too.
+
+    Raises
+    ------
+    InputError
+        Naming the array, what it is and what is accepted.
+    """
+    if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+        raise InputError(f"{name} is a {type(x).__name__}: give a NumPy or JAX array")
+    kind = str(x.dtype)
+    if kind not in ("float32", "float64"):
+        raise InputError(f"{name} is {kind}: give float32 or float64, as x.astype('float32')")
+    if dtype == "float32" and kind == "float64":
+        raise InputError(
+            f"{name} is float64 and the network float32: give x.astype('float32'), "
+            "or take network.astype('float64')"
+        )
+    if isinstance(x, np.ndarray):
+        if not x.flags.c_contiguous:
+            raise InputError(f"{name} is not contiguous: give numpy.ascontiguousarray(x)")
+        if finite and not np.isfinite(x).all():
+            raise InputError(f"{name} has a NaN or infinite entry")

@@ -1,0 +1,85 @@
+"""tangency: tangent kernels, Lipschitz certificates and output bounds of neural networks.
+
+>>> import numpy as np, tangency
+>>> network = tangency.from_layers([np.eye(2), np.ones((1, 2))], "maxmin")
+>>> bound = tangency.lipschitz_bound(network)
+>>> bool(bound.lower <= 2**0.5 <= bound.upper), bound.certified
+(True, True)
+
+Every public name is imported when it is first used, so that ``import tangency`` is immediate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tangency._version import __version__
+
+if TYPE_CHECKING:
+    from tangency.models import InputError as InputError
+    from tangency.models import Network as Network
+    from tangency.models import TangencyError as TangencyError
+    from tangency.models import UnsupportedError as UnsupportedError
+    from tangency.models import from_jax as from_jax
+    from tangency.models import from_layers as from_layers
+    from tangency.models import from_mat as from_mat
+    from tangency.models import from_onnx as from_onnx
+    from tangency.models import from_torch as from_torch
+    from tangency.models import load as load
+    from tangency.theory import empirical_ntk as empirical_ntk
+    from tangency.verify import Box as Box
+    from tangency.verify import bounds as bounds
+    from tangency.verify import certify_robust as certify_robust
+    from tangency.verify import lipschitz_bound as lipschitz_bound
+
+_HOMES = {
+    "Box": "tangency.verify",
+    "InputError": "tangency.models",
+    "Network": "tangency.models",
+    "TangencyError": "tangency.models",
+    "UnsupportedError": "tangency.models",
+    "bounds": "tangency.verify",
+    "certify_robust": "tangency.verify",
+    "empirical_ntk": "tangency.theory",
+    "from_jax": "tangency.models",
+    "from_layers": "tangency.models",
+    "from_mat": "tangency.models",
+    "from_onnx": "tangency.models",
+    "from_torch": "tangency.models",
+    "lipschitz_bound": "tangency.verify",
+    "load": "tangency.models",
+}
+
+__all__ = [
+    "Box",
+    "InputError",
+    "Network",
+    "TangencyError",
+    "UnsupportedError",
+    "__version__",
+    "bounds",
+    "certify_robust",
+    "empirical_ntk",
+    "from_jax",
+    "from_layers",
+    "from_mat",
+    "from_onnx",
+    "from_torch",
+    "lipschitz_bound",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room when it is first asked for."""
+    from importlib import import_module
+
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in ("models", "theory", "verify", "gpu"):
+        return import_module(f"tangency.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "gpu", "models", "theory", "verify"})

@@ -1,0 +1,73 @@
+"""The ``tangency`` command.
+
+Each subcommand lives in a module of its own that is imported when the subcommand is called, so
+that ``--help`` answers at once and imports neither NumPy nor JAX.
+
+Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from tangency._version import __version__
+
+__all__ = ["cli", "main"]
+
+#: Subcommand -> (module, one line of help).
+COMMANDS = {
+    "activations": ("activations", "List the activation records, or print one record's card."),
+    "certify": ("certify", "Prove a Lipschitz bound, or robustness on a data set."),
+    "inspect": ("inspect", "Print a model as a table of its layers."),
+    "ntk": ("ntk", "Compute the empirical neural tangent kernel on a data set."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"tangency.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tangency")
+def cli() -> None:
+    """Kernels, certificates and bounds of a trained network.
+
+    MODEL is an ONNX file (.onnx, .onnx.gz), a MATLAB file of weights (.mat), an exported torch
+    program (.pt2) or a file saved by tangency.
+
+    Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage.
+    """
+
+
+def main() -> None:
+    """Run the command; an error that tangency raises on purpose is one line and a status."""
+    from tangency.models.errors import NotProvedError, TangencyError
+
+    try:
+        cli(standalone_mode=True)
+    except NotProvedError as error:
+        click.echo(f"tangency: not proved: {error}", err=True)
+        sys.exit(1)
+    except TangencyError as error:
+        click.echo(f"tangency: error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("tangency: interrupted", err=True)
+        sys.exit(130)

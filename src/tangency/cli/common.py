@@ -1,0 +1,213 @@
+"""What the subcommands share: options, reading models and data, printing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tangency._version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tangency.models import Network
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+__all__ = [
+    "Progress",
+    "emit",
+    "head",
+    "load_data",
+    "load_model",
+    "model_options",
+    "output_options",
+    "round_down",
+    "round_up",
+    "save_arrays",
+    "save_plot",
+]
+
+
+def model_options(function: F) -> F:
+    """MODEL and how to read it."""
+    function = click.option(
+        "--activation",
+        default=None,
+        metavar="NAME",
+        help="Activation between the weights of a .mat file [default: maxmin].",
+    )(function)
+    function = click.option(
+        "--residual", is_flag=True, help="A .mat file of weights x <- x + phi(W x)."
+    )(function)
+    function = click.option(
+        "--per-sample",
+        is_flag=True,
+        help="The model's input is one sample: its axis 0 is no batch axis.",
+    )(function)
+    return click.argument("model", type=click.Path(path_type=Path))(function)
+
+
+def output_options(function: F) -> F:
+    """--json, --out and --plot, the same for every subcommand."""
+    function = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(
+        function
+    )
+    function = click.option(
+        "--out", type=click.Path(path_type=Path), help="Write the result to this file."
+    )(function)
+    return click.option(
+        "--plot",
+        type=click.Path(path_type=Path),
+        help="Write a picture to this file (.png, .pdf, .svg).",
+    )(function)
+
+
+def load_model(path: Path, activation: str | None, residual: bool, per_sample: bool) -> Network:
+    """Read a model with the options of :func:`model_options`."""
+    from tangency.models import InputError, load
+
+    options: dict[str, Any] = {}
+    if activation is not None:
+        options["activation"] = activation
+    if residual:
+        options["residual"] = True
+    if options and path.suffix != ".mat":
+        raise InputError(f"{path}: --activation and --residual are for .mat files")
+    if per_sample:
+        options["batch_axis"] = None
+    network: Network = load(path, **options)
+    return network
+
+
+def head(network: Network, path: Path) -> dict[str, Any]:
+    """The part that every JSON answer has: model, its hash, tangency's version."""
+    return {"model": {"path": str(path), "hash": network.hash}, "tangency": __version__}
+
+
+def load_data(
+    path: Path, network: Network, *, labels: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Inputs ``x`` (and labels ``y``) of a .npz file, or the inputs of a .npy file.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the array: unreadable, missing, empty, of a wrong shape or type.
+    """
+    import numpy as np
+
+    from tangency.models import InputError
+    from tangency.models.arrays import check_array
+
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        arrays = {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
+    except Exception as error:  # whatever a damaged zip raises
+        raise InputError(f"{path}: damaged ({error})") from None
+    by_name = {name.lower(): array for name, array in arrays.items()}
+    if "x" not in by_name:
+        raise InputError(f"{path}: needs an array 'x' (and 'y' for labels), has {sorted(arrays)}")
+    x = by_name["x"]
+    check_array(f"{path}: x", x, finite=True)
+    want = ", ".join(map(str, network.input_shape))
+    if x.ndim == 0 or x.shape[1:] != network.input_shape:
+        raise InputError(f"{path}: x has shape {x.shape}, the network takes (n, {want})")
+    if len(x) == 0:
+        raise InputError(f"{path}: x is empty: give at least one sample")
+    y = by_name.get("y")
+    if labels and y is None:
+        raise InputError(f"{path}: needs labels 'y' beside 'x', has {sorted(arrays)}")
+    return x, y
+
+
+def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
+    """Print the answer: one JSON object, or text for a person."""
+    click.echo(json.dumps(data, indent=2, allow_nan=False) if as_json else text)
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write arrays to a .npz file under exactly this name."""
+    import numpy as np
+
+    from tangency.models import InputError
+
+    try:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def save_plot(path: Path, result: Any) -> None:
+    """Write a result's figure; the suffix picks the format."""
+    from tangency.models import InputError
+
+    formats = (".png", ".pdf", ".svg")
+    if path.suffix not in formats:
+        raise InputError(f"{path}: a picture ends in {', '.join(formats)}")
+    try:
+        result.plot().savefig(path, dpi=120)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _rounded(value: float, digits: int, mode: str) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    # A Decimal made of a float is exact, so the direction of the rounding is the true one.
+    return str(Context(prec=digits, rounding=mode).create_decimal(Decimal(value)).normalize())
+
+
+def round_up(value: float, digits: int = 7) -> str:
+    """Decimal text of at most ``digits`` digits that is no less than the value.
+
+    >>> round_up(0.1)  # the float lies above 1/10
+    '0.1000001'
+    """
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def round_down(value: float, digits: int = 7) -> str:
+    """Decimal text of at most ``digits`` digits that is no more than the value.
+
+    >>> round_down(2 / 3, 4)
+    '0.6666'
+    """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+class Progress:
+    """A progress line on standard error, where that is a terminal; called with (done, total)."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress as Bars
+
+            console = Console(stderr=True)
+            self._bar = Bars(console=console, transient=True, disable=not console.is_terminal)
+            self._bar.start()
+            self._task = self._bar.add_task(self._text, total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
