@@ -1,0 +1,96 @@
+"""What a Lipschitz analysis returns: both bounds, how they were found, and what is proved."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tangency.verify.certificate.chain import ChainWitness
+
+__all__ = ["LipschitzBound"]
+
+
+@dataclass(frozen=True, eq=False)
+class LipschitzBound:
+    """An upper and a lower bound of a Lipschitz constant.
+
+    Parameters
+    ----------
+    upper : float
+        The Lipschitz constant is no more than this.
+    lower : float or None
+        The norm of a Jacobian that a search found, in float64; None if there was no search.
+    certified : bool
+        Whether `upper` was proved in rigorous arithmetic for the exact weights.
+    method : str
+        "lipsdp" or "product": the method that `upper` comes from.
+    norm : str
+        Of input and output: "2".
+    seconds : float
+        For everything, proof and search included.
+    solver : str or None
+        What found the multipliers; None for the product.
+    product : float
+        The product of the norms, proved.
+    lipsdp : float or None
+        The proved LipSDP bound, where one was found.
+    witness : ChainWitness or None
+        What `tangency.verify.certificate.check_chain` proved.
+    certificate : str or None
+        The file that holds the certificate.
+    """
+
+    upper: float
+    lower: float | None
+    certified: bool
+    method: str
+    norm: str
+    seconds: float
+    solver: str | None
+    product: float
+    lipsdp: float | None = None
+    witness: ChainWitness | None = None
+    certificate: str | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Upper over lower bound: 1 where they meet, infinite where there is no lower bound."""
+        if self.lower is None:
+            return float("inf")
+        if self.lower == 0.0:
+            return 1.0 if self.upper == 0.0 else float("inf")
+        return self.upper / self.lower
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the command prints for programs."""
+        return {
+            "upper": self.upper,
+            "lower": self.lower,
+            "certified": self.certified,
+            "method": self.method,
+            "norm": self.norm,
+            "seconds": self.seconds,
+            "certificate": self.certificate,
+        }
+
+    def plot(self) -> Any:
+        """Return a matplotlib Figure with a labelled bar for each bound."""
+        from matplotlib.figure import Figure
+
+        bars = [
+            ("lower bound\n(attack)", self.lower, "tab:gray"),
+            ("LipSDP", self.lipsdp, "tab:blue"),
+            ("product\nof norms", self.product, "tab:orange"),
+        ]
+        shown = [(label, value, colour) for label, value, colour in bars if value is not None]
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        drawn = axes.bar(
+            [label for label, _, _ in shown],
+            [value for _, value, _ in shown],
+            color=[colour for _, _, colour in shown],
+        )
+        axes.bar_label(drawn, labels=[f"{value:.5g}" for _, value, _ in shown], padding=2)
+        axes.margins(y=0.12)
+        axes.set_ylabel(f"Lipschitz constant ($\\ell_{{{self.norm}}}$)")
+        state = "certified" if self.certified else "not certified"
+        axes.set_title(f"at most {self.upper:.6g} ({self.method}, {state})", fontsize=10)
+        return figure
