@@ -82,7 +82,7 @@ def train(name: str) -> nn.Sequential:
             if name == "digits_maxmin":
                 margin = logits - ramp * nn.functional.one_hot(y[batch], 10)
                 loss = nn.functional.cross_entropy(margin, y[batch])
-                loss = loss + 0.02 * ramp * norm_product(model)
+                loss = loss + 0.0002 * ramp * norm_product(model)
             else:
                 worst = worst_logits(model, x[batch], y[batch], EPS * ramp)
                 loss = nn.functional.cross_entropy(logits, y[batch])

@@ -149,7 +149,10 @@ class Builder:
             shape = tuple(op.infer(tuple(self.nodes[i].shape for i in indices), shapes))
         except InputError as error:
             raise InputError(f"layer {self.scope or op.kind!r}: {error}") from None
-        self.nodes.append(Node(self._name(self.scope or op.kind), op, indices, shape, tuple(held)))
+        base = self.scope or op.kind
+        if self.scope and isinstance(op, Reshape | Constant):  # what a layer needs beside itself
+            base = f"{base}.{op.kind}"
+        self.nodes.append(Node(self._name(base), op, indices, shape, tuple(held)))
         view = (1, *shape) if view is None else tuple(view)
         if prod(view) != prod(shape):
             raise InputError(
@@ -159,8 +162,13 @@ class Builder:
 
     def _name(self, base: str) -> str:
         base = re.sub(r"\s+", "_", base) or "node"
-        n = self._names[base] = self._names.get(base, 0) + 1
-        return base if n == 1 else f"{base}_{n}"
+        n = self._names.get(base, 0) + 1
+        while n > 1 and f"{base}_{n}" in self._names:  # a layer of the model may bear that name
+            n += 1
+        self._names[base] = n
+        name = base if n == 1 else f"{base}_{n}"
+        self._names.setdefault(name, 1)
+        return name
 
     def laid_out(self, value: Value, shape: Shape) -> int:
         """Index of a node with the value's entries in exactly this shape."""
@@ -172,7 +180,11 @@ class Builder:
             source = node.inputs[0]
             if self.nodes[source].shape == shape:
                 return source
-        return self.emit(Reshape(shape), [source]).node
+        # The layer's own name is for the layer itself, which comes next.
+        scope, self.scope = self.scope, f"{self.scope}.reshape" if self.scope else "reshape"
+        laid = self.emit(Reshape(shape), [source])
+        self.scope = scope
+        return laid.node
 
     def sample(self, value: Value) -> int:
         """Index of a node laid out as the value without its batch axis."""

@@ -63,8 +63,12 @@ class Op:
 
     def describe(self) -> str:
         """Short text of the attributes for the table of a network."""
-        parts = [f"{f.name}={_short(getattr(self, f.name))}" for f in fields(self)]
-        return ", ".join(parts)
+        shown = [(f, _collapsed(getattr(self, f.name))) for f in fields(self)]
+        return ", ".join(
+            f"{f.name}={_short(value)}"
+            for f, value in shown
+            if f.name not in _GEOMETRY or value != _collapsed(f.default)
+        )
 
     def require(self, condition: bool, message: str) -> None:
         """Raise an InputError that names the op unless the condition holds."""
@@ -72,8 +76,19 @@ class Op:
             raise InputError(f"{self.kind}: {message}")
 
 
+#: Attributes that a table leaves out where they change nothing.
+_GEOMETRY = ("stride", "padding", "dilation", "groups", "output_padding")
+
+
+def _collapsed(value: object) -> object:
+    """A tuple of equal entries as the one entry: ``((1, 1), (1, 1))`` is 1."""
+    while isinstance(value, tuple) and len(set(value)) == 1:
+        value = value[0]
+    return value
+
+
 def _short(value: object) -> str:
-    text = getattr(value, "label", None) or str(value)
+    text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

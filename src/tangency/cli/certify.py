@@ -159,7 +159,7 @@ def _robustness(
             out,
             lower=result.lower,
             upper=result.upper,
-            margin=result.margin,
+            margin=result.margin_lower,
             verified=result.verified,
         )
     if plot is not None:
