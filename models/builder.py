@@ -180,11 +180,7 @@ class Builder:
             source = node.inputs[0]
             if self.nodes[source].shape == shape:
                 return source
-        # The layer's own name is for the layer itself, which comes next.
-        scope, self.scope = self.scope, f"{self.scope}.reshape" if self.scope else "reshape"
-        laid = self.emit(Reshape(shape), [source])
-        self.scope = scope
-        return laid.node
+        return self.emit(Reshape(shape), [source]).node
 
     def sample(self, value: Value) -> int:
         """Index of a node laid out as the value without its batch axis."""
@@ -292,8 +288,8 @@ class Builder:
         before = self.nodes[value.node]
         if array.size == 1 and before.shape[-1:] == (1,):
             array = array.reshape(1)
-        if not array.any() and not trainable:
-            return Value(value.node, view) if prod(view) == prod(value.shape) else value
+        if not array.any() and not trainable and prod(view) == prod(value.shape):
+            return Value(value.node, view)
         if (
             isinstance(before.op, Dense)
             and len(before.params) == 1

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from tangency.verify.bounds import Bounds as Bounds
     from tangency.verify.bounds import Box as Box
     from tangency.verify.bounds import Robustness as Robustness
-    from tangency.verify.bounds import bounds as bounds
+    from tangency.verify.bounds import bound as bound
     from tangency.verify.bounds import certify_robust as certify_robust
+    from tangency.verify.bounds import margins as margins
     from tangency.verify.lipschitz import LipschitzBound as LipschitzBound
     from tangency.verify.lipschitz import lipschitz_bound as lipschitz_bound
 
@@ -24,9 +25,10 @@ _HOMES = {
     "Box": "bounds",
     "LipschitzBound": "lipschitz",
     "Robustness": "bounds",
-    "bounds": "bounds",
+    "bound": "bounds",
     "certify_robust": "bounds",
     "lipschitz_bound": "lipschitz",
+    "margins": "bounds",
 }
 
 __all__ = [
@@ -34,9 +36,10 @@ __all__ = [
     "Box",
     "LipschitzBound",
     "Robustness",
-    "bounds",
+    "bound",
     "certify_robust",
     "lipschitz_bound",
+    "margins",
 ]
 
 

@@ -270,6 +270,8 @@ def pooled_shape(
     n = len(size)
     op.require(len(shape) >= n, f"windows {size} need {n} axes, the input is {shape}")
     dilation = dilation or (1,) * n
+    ranks = {n, len(stride), len(padding), len(dilation)}
+    op.require(len(ranks) == 1, f"size {size}, stride {stride}, padding, dilation differ in rank")
     out = []
     for length, k, s, (lo, hi), d in zip(shape[-n:], size, stride, padding, dilation, strict=True):
         op.require(max(lo, hi) < max(d * (k - 1) + 1, 1), f"padding {padding} exceeds {size}")

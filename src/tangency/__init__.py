@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tangency.models import load as load
     from tangency.theory import empirical_ntk as empirical_ntk
     from tangency.verify import Box as Box
-    from tangency.verify import bounds as bounds
+    from tangency.verify import bound as bound
     from tangency.verify import certify_robust as certify_robust
     from tangency.verify import lipschitz_bound as lipschitz_bound
 
@@ -38,7 +38,7 @@ _HOMES = {
     "Network": "tangency.models",
     "TangencyError": "tangency.models",
     "UnsupportedError": "tangency.models",
-    "bounds": "tangency.verify",
+    "bound": "tangency.verify",
     "certify_robust": "tangency.verify",
     "empirical_ntk": "tangency.theory",
     "from_jax": "tangency.models",
@@ -57,7 +57,7 @@ __all__ = [
     "TangencyError",
     "UnsupportedError",
     "__version__",
-    "bounds",
+    "bound",
     "certify_robust",
     "empirical_ntk",
     "from_jax",

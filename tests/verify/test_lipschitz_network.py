@@ -157,9 +157,9 @@ def test_known_answers():
 
 def test_what_is_refused():
     eye = np.eye(4)
-    with pytest.raises(InputError, match="activation0.*relu_squared.*no bounded slope"):
+    with pytest.raises(InputError, match=r"activation0.*relu_squared.*no bounded slope"):
         lipschitz_bound(from_layers([eye, eye], "relu_squared"))
-    with pytest.raises(InputError, match="activation0.*sign"):
+    with pytest.raises(InputError, match=r"activation0.*sign"):
         lipschitz_bound(from_layers([eye, eye], "sign"))
     for op, kind in [
         (Softmax(), "softmax"),

@@ -34,8 +34,8 @@ from tangency.models.ops import (
 )
 from tangency.models.structure import Node
 from tangency.verify.bounds.registry import rule_of
-from tangency.verify.certificate import Matrix, Slopes
 from tangency.verify.certificate import GroupSort as Sorting
+from tangency.verify.certificate import Matrix, Slopes
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.chain import Chain, Function
 from tangency.verify.lipschitz.result import LipschitzBound

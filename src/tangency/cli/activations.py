@@ -37,6 +37,7 @@ def command(
     moments, the critical initialisation and the limit of infinite depth.
     """
     from tangency.models import activations
+    from tangency.models.activations.card import card
 
     if name is None:
         if plot is not None or parameters:
@@ -46,9 +47,9 @@ def command(
     record = activations.get(name, **dict(map(_parameter, parameters)))
     if plot is not None:
         save_plot(plot, _Plot(record))
-    card = activations.card(record)
-    answer: dict[str, Any] = {"tangency": __version__, "activation": card.as_dict()}
-    emit(as_json, answer, str(card))
+    found = card(record)
+    answer: dict[str, Any] = {"tangency": __version__, "activation": found.as_dict()}
+    emit(as_json, answer, str(found))
 
 
 class _Plot:
@@ -58,9 +59,9 @@ class _Plot:
         self.record = record
 
     def plot(self) -> Any:
-        from tangency.models import activations
+        from tangency.models.activations.plot import plot
 
-        return activations.plot(self.record)
+        return plot(self.record)
 
 
 def _parameter(text: str) -> tuple[str, float]:
@@ -73,19 +74,19 @@ def _parameter(text: str) -> tuple[str, float]:
 
 def _list(as_json: bool) -> None:
     from tangency.models import activations
+    from tangency.models.activations.groups import GROUP_ACTIVATIONS as GROUPS
 
     records = [activations.get(name) for name in activations.names()]
-    groups = activations.GROUPS
     data = {
         "tangency": __version__,
         "activations": [
             {"name": r.name, "params": dict(r.params), "formula": r.formula} for r in records
         ],
-        "groups": [{"name": g.name, "formula": g.formula} for g in groups],
+        "groups": [{"name": g.name, "formula": g.formula} for g in GROUPS],
     }
-    width = max(len(r.name) for r in [*records, *groups])
+    width = max(len(r.name) for r in [*records, *GROUPS])
     lines = [f"{len(records)} functions of one variable"]
     lines += [f"  {r.name.ljust(width)}  {r.formula}" for r in records]
-    lines += [f"{len(groups)} functions of a group of entries"]
-    lines += [f"  {g.name.ljust(width)}  {g.formula}" for g in groups]
+    lines += [f"{len(GROUPS)} functions of a group of entries"]
+    lines += [f"  {g.name.ljust(width)}  {g.formula}" for g in GROUPS]
     emit(as_json, data, "\n".join(lines))

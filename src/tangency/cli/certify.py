@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tangency.cli.common import (
     round_up,
     save_arrays,
     save_plot,
+    to_json,
 )
 
 __all__ = ["command"]
@@ -70,10 +70,10 @@ def command(
     A number called certified was proved in real arithmetic for the exact weights with the hash
     shown; beside it stands what an attack attained. Without --data, --out FILE.json writes the
     answer; with --data, --out FILE.npz writes the arrays lower and upper (bounds on the outputs),
-    margin and verified.
+    margin_lower (proved) and margin_upper (attained), verified and attacked.
 
-    Exit status: 0 the bound was proved (with --data: every sample was decided on, see the
-    verdicts); 1 it was not proved; 2 bad input or usage.
+    Exit status: 0 the bound was proved (with --data: the certified accuracy was found); 1 it was
+    not proved; 2 bad input or usage.
     """
     if (data is None) != (eps is None):
         raise click.UsageError("--data and --eps go together: samples and the radius around them")
@@ -107,7 +107,7 @@ def _lipschitz(
     answer = head(network, path) | bound.as_dict()
     if out is not None:
         try:
-            out.write_text(json.dumps(answer, indent=2, allow_nan=False) + "\n")
+            out.write_text(to_json(answer) + "\n")
         except OSError as error:
             raise InputError(f"{out}: cannot be written ({error.strerror})") from None
     if plot is not None:
@@ -159,8 +159,10 @@ def _robustness(
             out,
             lower=result.lower,
             upper=result.upper,
-            margin=result.margin_lower,
+            margin_lower=result.margin_lower,
+            margin_upper=result.margin_upper,
             verified=result.verified,
+            attacked=result.attacked,
         )
     if plot is not None:
         save_plot(plot, result)
@@ -171,7 +173,8 @@ def _robustness(
         f"{path}: robustness of {n} samples of {data} within {eps:g} in l-infinity",
         f"  certified     {count} of {n} ({result.certified_accuracy:.1%})  "
         f"method {result.method}, rounded outward",
-        f"  under attack  {result.attacked_accuracy:.1%} of the samples keep their label",
+        f"  under attack  {result.attacked_accuracy:.1%} of the samples keep their label "
+        f"({result.attack})",
         f"  clean         {result.clean_accuracy:.1%} are classified as labelled",
         f"  time          {result.seconds:.2f} s",
         f"  weights       sha256 {network.hash}",

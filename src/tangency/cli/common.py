@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -32,6 +33,7 @@ __all__ = [
     "round_up",
     "save_arrays",
     "save_plot",
+    "to_json",
 ]
 
 
@@ -107,14 +109,14 @@ def load_data(
     from tangency.models.arrays import check_array
 
     try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
-    arrays: dict[str, np.ndarray] = {}
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     try:
+        file = np.load(io.BytesIO(content), allow_pickle=False)
         arrays = {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
-    except Exception as error:  # whatever a damaged zip raises
-        raise InputError(f"{path}: damaged ({error})") from None
+    except Exception as error:  # whatever a file that is no array, or a damaged zip, raises
+        raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
     by_name = {name.lower(): array for name, array in arrays.items()}
     if "x" not in by_name:
         raise InputError(f"{path}: needs an array 'x' (and 'y' for labels), has {sorted(arrays)}")
@@ -133,7 +135,24 @@ def load_data(
 
 def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
     """Print the answer: one JSON object, or text for a person."""
-    click.echo(json.dumps(data, indent=2, allow_nan=False) if as_json else text)
+    click.echo(to_json(data) if as_json else text)
+
+
+def to_json(data: Any) -> str:
+    r"""JSON text; a number that is not finite, which JSON does not have, is null.
+
+    >>> to_json({"upper": float("inf")})
+    '{\n  "upper": null\n}'
+    """
+    return json.dumps(_finite(data), indent=2, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

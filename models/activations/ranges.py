@@ -1,0 +1,187 @@
+"""Ranges of ``phi`` and ``phi'`` on boxes, and the global slope range.
+
+On a box the extremes of a function lie at its ends, at critical points inside (tables of
+:mod:`.pieces`), or, if the box leaves the core, in a monotone tail. Where there is no table, or the
+tails oscillate, interval branch and bound on each box takes over (:mod:`.search`).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tangency.models.activations.pieces import Pieces, core_of, lift
+from tangency.models.activations.search import search_range
+from tangency.models.errors import InputError
+from tangency.models.interval_functions import interval_namespace
+from tangency.models.intervals import Array, Interval
+
+if TYPE_CHECKING:
+    from tangency.models.activations.record import Activation
+
+__all__ = ["range_on", "slope_range", "slopes_on"]
+
+
+def check_boxes(record: "Activation", lower: Any, upper: Any) -> Interval:
+    """Turn end points into an Interval inside of the domain, or raise InputError."""
+    low, high = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise InputError(f"a box for {record} holds NaN")
+    low, high = np.broadcast_arrays(low, high)
+    if np.any(low > high):
+        raise InputError(f"a box for {record} has lower > upper")
+    a, b = record.domain
+    bad = (low < a) | (high > b)
+    for pole in record.poles:
+        bad |= (low <= pole) & (high >= pole)
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        without = f" without {', '.join(map(str, record.poles))}" if record.poles else ""
+        raise InputError(
+            f"the box [{low.flat[i]}, {high.flat[i]}] leaves the domain of {record}: "
+            f"[{a}, {b}]{without}"
+        )
+    box = Interval.__new__(Interval)  # a degenerate box [inf, inf] is a limit here, keep it
+    box.lower, box.upper = low, high
+    return box
+
+
+def _limit(record: "Activation", side: int, order: int) -> Interval | None:
+    if record.limits is None:
+        return None
+    limit = record.limits[side][order]
+    if isinstance(limit, Interval):
+        return limit
+    whole = Interval.__new__(Interval)  # [inf, inf], which Interval() would not keep
+    whole.lower = whole.upper = np.asarray(limit, np.float64)
+    return whole
+
+
+def at_points(record: "Activation", order: int, x: Array) -> Interval:
+    """Enclose ``phi`` (order 0) or ``phi'`` (order 1) at points, infinite ones included."""
+    y = lift(record, order)(Interval(x))
+    core = core_of(record)
+    for side, end in enumerate(core):
+        limit = _limit(record, side, order)
+        if limit is None:
+            continue
+        beyond = x < end if side == 0 else x > end
+        if beyond.any():
+            # Between the core and the limit: monotone tails, or oscillation within the limits.
+            bound = limit
+            if not record.oscillates:
+                start = lift(record, order)(Interval(end))
+                bound = Interval._make(
+                    np.minimum(limit.lower, start.lower), np.maximum(limit.upper, start.upper)
+                )
+            low, high = np.maximum(y.lower, bound.lower), np.minimum(y.upper, bound.upper)
+            y = Interval(np.where(beyond, low, y.lower), np.where(beyond, high, y.upper))
+        last = x == record.domain[side]
+        if last.any():
+            y = Interval._make(
+                np.where(last, limit.lower, y.lower), np.where(last, limit.upper, y.upper)
+            )
+    return y
+
+
+def _by_pieces(record: "Activation", pieces: Pieces, order: int, box: Interval) -> Interval:
+    """Hull of the two ends and of the critical points inside."""
+    left, right = box.lower, box.upper
+    first = at_points(record, order, left)
+    second = first if left is right else at_points(record, order, right)
+    low, high = np.minimum(first.lower, second.lower), np.maximum(first.upper, second.upper)
+    P, V = pieces.points, pieces.values
+    spots = [(P.lower[i], P.upper[i], V.lower[i], V.upper[i]) for i in range(P.lower.size)]
+    for end in pieces.core:  # the pieces on the two sides of a core end may differ in direction
+        E = at_points(record, order, np.asarray(end))
+        spots.append((end, end, E.lower, E.upper))
+    for a, b, value_low, value_high in spots:
+        inside = (a <= right) & (b >= left)
+        if inside.any():
+            low = np.where(inside, np.minimum(low, value_low), low)
+            high = np.where(inside, np.maximum(high, value_high), high)
+    return Interval._make(low, high)
+
+
+def _on_boxes(record: "Activation", order: int, box: Interval) -> Interval:
+    pieces = record._value_pieces if order == 0 else record._slope_pieces
+    core = core_of(record)
+    if pieces is not None and pieces.core != core:
+        core, tails = pieces.core, False
+    else:
+        tails = record.limits is not None and not record.oscillates
+    covered = np.full(box.lower.shape, pieces is not None)
+    if not tails:
+        covered &= (box.lower >= core[0]) & (box.upper <= core[1])
+    if covered.all() and pieces is not None:
+        return _by_pieces(record, pieces, order, box)
+    low, high = np.empty(box.lower.shape), np.empty(box.lower.shape)
+    if covered.any() and pieces is not None:
+        part = _by_pieces(record, pieces, order, box[covered])
+        low[covered], high[covered] = part.lower, part.upper
+    rest = Interval._make(box.lower[~covered], box.upper[~covered])
+    found = search_range(record, order, rest)
+    low[~covered], high[~covered] = found.lower, found.upper
+    return Interval._make(low, high)
+
+
+def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
+    """Enclose ``phi`` on boxes; see :meth:`Activation.range_on`."""
+    box = check_boxes(record, lower, upper)
+    if record.staircase:
+        first, second = (at_points(record, 0, x) for x in (box.lower, box.upper))
+        return Interval._make(first.lower, second.upper)
+    if "value" in record.single_use:
+        found = Interval.of(record.value(interval_namespace, Interval._make(box.lower, box.upper)))
+        if np.isinf(found.lower).any() or np.isinf(found.upper).any():
+            i = int(np.flatnonzero(np.isinf(found.lower) | np.isinf(found.upper))[0])
+            raise InputError(
+                f"the box [{box.lower.flat[i]}, {box.upper.flat[i]}] leaves the domain of "
+                f"{record}: {record.formula}"
+            )
+        return found
+    return _on_boxes(record, 0, box)
+
+
+def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
+    """Enclose ``phi'`` on boxes; see :meth:`Activation.slopes_on`."""
+    box = check_boxes(record, lower, upper)
+    if record.staircase:
+        values = range_on(record, lower, upper)
+        return Interval(np.zeros(values.shape), np.where(values.upper > values.lower, np.inf, 0.0))
+    if "slope" in record.single_use:
+        if "value" in record.single_use:
+            range_on(record, lower, upper)  # raises where there is a pole
+        X = Interval._make(box.lower, box.upper)
+        return Interval.of(record.derivative(interval_namespace, X))
+    return _on_boxes(record, 1, box)
+
+
+def slope_range(record: "Activation") -> tuple[float, float]:
+    """Enclose all slopes; see :attr:`Activation.slope_range`."""
+    if record.staircase:
+        return 0.0, np.inf
+    if "slope" in record.single_use:
+        found = Interval.of(record.derivative(interval_namespace, Interval(*record.domain)))
+        return float(found.lower), float(found.upper)
+    if record.limits is None:
+        raise InputError(
+            f"the slope range of {record} needs its tails: give the field "
+            "limits=((phi, phi') at -inf, (phi, phi') at +inf) and, where phi or phi' turns "
+            f"outside of {record.core}, the field core"
+        )
+    core = core_of(record)
+    ends = [_limit(record, side, 1) for side in (0, 1)]
+    parts = [end for end in ends if end is not None]
+    if record.poles:
+        marks = sorted(record.poles)
+        lows = [core[0], *np.nextafter(marks, np.inf)]
+        highs = [*np.nextafter(marks, -np.inf), core[1]]
+        parts.append(lift(record, 1)(Interval(lows, highs)))
+    elif record._slope_pieces is None or record._slope_pieces.core != core:
+        parts.append(search_range(record, 1, Interval([core[0]], [core[1]])))
+    else:
+        parts.append(record._slope_pieces.values)
+        parts.append(at_points(record, 1, np.asarray(core)))
+    low = min(float(np.min(part.lower, initial=np.inf)) for part in parts)
+    high = max(float(np.max(part.upper, initial=-np.inf)) for part in parts)
+    return low + 0.0, high + 0.0  # no -0.0

@@ -1,0 +1,256 @@
+"""The record of an activation function: what is written down, and what follows from it.
+
+A new activation is one record of a few lines; ``name`` and ``value`` are enough::
+
+    wobble = Activation("wobble", lambda nx, x: x + nx.sin(x) / 2.0)
+
+Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` the global
+slope range follows as well.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tangency.models.activations.jets import jet
+from tangency.models.errors import InputError
+from tangency.models.interval_functions import interval_namespace
+from tangency.models.intervals import Interval
+from tangency.models.namespace import jax_namespace, numpy_namespace
+
+if TYPE_CHECKING:
+    from tangency.models.activations.moments import (
+        CriticalInitialisation,
+        DeepLimit,
+        GaussianMoments,
+    )
+    from tangency.models.activations.pieces import Pieces
+    from tangency.models.activations.relaxation import Lines
+
+__all__ = ["Activation", "Limit", "Param"]
+
+Formula = Callable[[Any, Any], Any]
+Param = float | tuple[float, ...]
+Limit = float | Interval
+"""A limit that is a float is exact; an Interval encloses one that is not (pi/2)."""
+
+_INF = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """One activation function ``phi: R -> R`` (or on a part of R).
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry.
+    value : callable ``(nx, x) -> phi(x)``
+        The formula in the vocabulary of :mod:`tangency.models.namespace`. Continuous, except at
+        the points listed in ``jumps``.
+    params : tuple of (name, value)
+        Parameters; two records are equal when name and params are.
+    formula, source : str
+        One readable line each.
+    derivative : callable ``(nx, x) -> phi'(x)``, optional
+        By default forward-mode jets over ``value``.
+    kinks : tuple of float
+        Points where ``phi'`` jumps. Optional: interval arithmetic finds them too, to 1e-13.
+    jumps : tuple of float
+        Points where ``phi`` itself jumps. Obligatory where there are any, unless ``staircase``.
+    limits : ((value, slope) at the lower end, (value, slope) at the upper end), optional
+        Limits of ``phi`` and ``phi'`` at the ends of the domain.
+    core : (float, float)
+        A claim that comes with ``limits``: outside of the core, ``phi`` and ``phi'`` are monotone
+        (or, with ``oscillates``, they stay within the limits, given as intervals). Inside of the
+        core nothing is claimed: turning points and inflections are isolated by interval arithmetic.
+    oscillates : bool
+        The tails are not monotone (x cos x).
+    domain : (float, float)
+        Closed interval on which ``phi`` is defined (at the ends possibly as an infinite limit).
+    poles : tuple of float
+        Points taken out of the domain.
+    period : float, optional
+        For sin and its kind.
+    single_use : tuple of "value", "slope"
+        Formulas in which ``x`` occurs once: their interval extension is the exact range.
+    staircase : bool
+        Locally constant and nondecreasing (sign, floor).
+    parity : "even", "odd" or None
+        ``phi(-x) = phi(x)`` or ``-phi(x)``.
+    homogeneous : int, optional
+        Degree ``k`` with ``phi(c x) = c^k phi(x)`` for all ``c > 0``.
+    torch_note : str
+        Where a framework's own function deviates.
+    """
+
+    name: str
+    value: Formula = field(repr=False)
+    params: tuple[tuple[str, Param], ...] = ()
+    formula: str = field(default="", repr=False)
+    source: str = field(default="", repr=False)
+    derivative: Formula = field(default=None, repr=False)  # type: ignore[assignment]
+    kinks: tuple[float, ...] = field(default=(), repr=False)
+    jumps: tuple[float, ...] = field(default=(), repr=False)
+    limits: tuple[tuple[Limit, Limit], tuple[Limit, Limit]] | None = field(default=None, repr=False)
+    core: tuple[float, float] = field(default=(-30.0, 30.0), repr=False)
+    oscillates: bool = field(default=False, repr=False)
+    domain: tuple[float, float] = field(default=(-_INF, _INF), repr=False)
+    poles: tuple[float, ...] = field(default=(), repr=False)
+    period: float | None = field(default=None, repr=False)
+    single_use: tuple[str, ...] = field(default=(), repr=False)
+    staircase: bool = field(default=False, repr=False)
+    parity: Literal["even", "odd"] | None = field(default=None, repr=False)
+    homogeneous: int | None = field(default=None, repr=False)
+    torch_note: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        own = self.derivative
+        if own is None:
+            object.__setattr__(self, "derivative", lambda nx, x: jet(self.value, nx, x, 1).d1)
+        object.__setattr__(self, "_has_own_derivative", own is not None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Activation):
+            return NotImplemented
+        return (self.name, self.params) == (other.name, other.params)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.params))
+
+    def __str__(self) -> str:
+        inner = ", ".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in self.params
+        )
+        return f"{self.name}({inner})" if inner else self.name
+
+    # -- evaluation --------------------------------------------------------------------------
+
+    def __call__(self, x: Any) -> Any:
+        """``phi(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        return self._evaluate(self.value, x)
+
+    def slope(self, x: Any) -> Any:
+        """``phi'(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        return self._evaluate(self.derivative, x)
+
+    def second_derivative(self, nx: Any, x: Any) -> Any:
+        """``phi''(x)`` over any namespace; at a kink, of the branch that ``where`` takes."""
+        if self.__dict__["_has_own_derivative"]:
+            return jet(self.derivative, nx, x, 1, continuous=False).d1
+        return jet(self.value, nx, x, 2).d2
+
+    @staticmethod
+    def _evaluate(function: Formula, x: Any) -> Any:
+        if isinstance(x, Interval):
+            return function(interval_namespace, x)
+        jax = sys.modules.get("jax")
+        if jax is not None and isinstance(x, jax.Array):
+            x = x if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact) else x.astype(float)
+            return function(jax_namespace(), x)
+        array = np.asarray(x)
+        if not np.issubdtype(array.dtype, np.floating):
+            array = array.astype(np.float64)
+        with np.errstate(all="ignore"):
+            return np.asarray(function(numpy_namespace, array), dtype=array.dtype)[()]
+
+    # -- what follows from the formula; each is proved or computed on first use --------------
+
+    @functools.cached_property
+    def _value_pieces(self) -> "Pieces | None":
+        from tangency.models.activations.pieces import value_pieces
+
+        return value_pieces(self)
+
+    @functools.cached_property
+    def _slope_pieces(self) -> "Pieces | None":
+        from tangency.models.activations.pieces import slope_pieces
+
+        return slope_pieces(self)
+
+    @property
+    def turning_points(self) -> Interval:
+        """Enclosures of all points of the core where ``phi'`` changes sign (or jumps)."""
+        return _points(self, self._value_pieces, "turning points")
+
+    @property
+    def inflections(self) -> Interval:
+        """Enclosures of all points of the core where ``phi''`` changes sign (or ``phi'`` jumps)."""
+        return _points(self, self._slope_pieces, "inflections")
+
+    @functools.cached_property
+    def slope_range(self) -> tuple[float, float]:
+        """Rigorous enclosure ``(lo, hi)`` of all slopes; infinite where unbounded."""
+        from tangency.models.activations.ranges import slope_range
+
+        return slope_range(self)
+
+    @property
+    def lipschitz(self) -> float:
+        """Upper bound of the global Lipschitz constant, ``max |phi'|``."""
+        low, high = self.slope_range
+        return max(abs(low), abs(high))
+
+    def range_on(self, lower: Any, upper: Any) -> Interval:
+        """Enclose ``phi([lower, upper])``, element by element.
+
+        Parameters
+        ----------
+        lower, upper : array of any (common) shape
+            Boxes; points and infinite ends are allowed.
+
+        Raises
+        ------
+        InputError
+            If a box leaves the domain of the activation.
+        """
+        from tangency.models.activations.ranges import range_on
+
+        return range_on(self, lower, upper)
+
+    def slopes_on(self, lower: Any, upper: Any) -> Interval:
+        """Enclose the slopes (Clarke's, at kinks) on ``[lower, upper]``, element by element."""
+        from tangency.models.activations.ranges import slopes_on
+
+        return slopes_on(self, lower, upper)
+
+    def relaxation(self, lower: Any, upper: Any) -> "Lines":
+        """Two lines that enclose ``phi`` on each box; see :mod:`.relaxation`."""
+        from tangency.models.activations.relaxation import relaxation
+
+        return relaxation(self, lower, upper)
+
+    def gaussian_moments(self, variance: float = 1.0) -> "GaussianMoments":
+        """Moments of ``phi`` and ``phi'`` under N(0, variance)."""
+        from tangency.models.activations.moments import gaussian_moments
+
+        return gaussian_moments(self, variance)
+
+    def critical_initialisation(self, variance: float = 1.0) -> "CriticalInitialisation":
+        """Weight and bias variance at which a deep network is at the edge of chaos."""
+        from tangency.models.activations.moments import critical_initialisation
+
+        return critical_initialisation(self, variance)
+
+    def deep_limit(self, variance: float = 1.0) -> "DeepLimit":
+        """The classifier that an infinitely deep network of this activation becomes."""
+        from tangency.models.activations.moments import deep_limit
+
+        return deep_limit(self, variance)
+
+    def dual(self, rho: Any, variance: float = 1.0) -> Any:
+        """``E[phi(u) phi(v)]`` at correlation ``rho``, with an error estimate."""
+        from tangency.models.activations.dual import dual
+
+        return dual(self, rho, variance)
+
+
+def _points(record: Activation, pieces: "Pieces | None", what: str) -> Interval:
+    if pieces is None:
+        raise InputError(f"{record} has too many {what} to list")
+    return Interval(pieces.points.lower, pieces.points.upper)

@@ -1,0 +1,95 @@
+"""The registry: activations by name."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from tangency.models.activations.record import Activation
+from tangency.models.errors import InputError
+
+__all__ = ["ALIASES", "get", "names", "register"]
+
+Factory = Callable[..., Activation]
+
+_FACTORIES: dict[str, Factory] = {}
+
+ALIASES = {
+    "acos": "arccos",
+    "arcsinh": "asinh",
+    "arctanh": "atanh",
+    "asin": "arcsin",
+    "atan": "arctan",
+    "hard_sigmoid": "hardsigmoid",
+    "hard_swish": "hardswish",
+    "hard_tanh": "hardtanh",
+    "leakyrelu": "leaky_relu",
+    "log_sigmoid": "logsigmoid",
+    "relu2": "relu_squared",
+    "siren": "sine",
+    "step": "heaviside",
+    "swish1": "silu",
+}
+"""Other spellings that :func:`get` understands."""
+
+
+def register(entry: Activation | Factory) -> Any:
+    """Add a record, or a function of parameters that builds one (usable as a decorator).
+
+    Raises
+    ------
+    InputError
+        If the name is taken by something else.
+    """
+    name: str
+    factory: Factory
+    if isinstance(entry, Activation):
+        record = entry
+        name, factory = record.name, lambda: record
+    else:
+        name, factory = str(entry.__name__), entry
+    if name in ALIASES or (name in _FACTORIES and _make(name, ()) != factory()):
+        raise InputError(f"the activation name {name!r} is taken; choose another")
+    _FACTORIES[name] = factory
+    _make.cache_clear()
+    return entry
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all registered activations, sorted."""
+    return tuple(sorted(_FACTORIES))
+
+
+def get(name: str, **params: Any) -> Activation:
+    """Return the activation of that name, with its default or the given parameters.
+
+    Examples
+    --------
+    >>> get("leaky_relu", negative_slope=0.2).slope_range
+    (0.2, 1.0)
+
+    Raises
+    ------
+    InputError
+        If the name or a parameter is unknown; the message lists near ones.
+    """
+    key = ALIASES.get(name, name)
+    if key not in _FACTORIES:
+        near = difflib.get_close_matches(key, [*_FACTORIES, *ALIASES], n=5, cutoff=0.5)
+        hint = f"near names: {', '.join(near)}" if near else "names() lists all"
+        raise InputError(f"no activation is called {name!r}; {hint}")
+    accepted = inspect.signature(_FACTORIES[key]).parameters
+    unknown = sorted(set(params) - set(accepted))
+    if unknown:
+        has = ", ".join(accepted) if accepted else "none"
+        raise InputError(f"activation {name!r} has no parameter {unknown[0]!r}; it has: {has}")
+    frozen = {
+        k: tuple(map(float, v)) if hasattr(v, "__len__") else float(v) for k, v in params.items()
+    }
+    return _make(key, tuple(sorted(frozen.items())))
+
+
+@functools.lru_cache(maxsize=1024)
+def _make(name: str, params: tuple[tuple[str, Any], ...]) -> Activation:
+    return _FACTORIES[name](**dict(params))

@@ -1,0 +1,247 @@
+"""Certified robustness of a classifier on labelled samples, with an attack beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tangency.models.arrays import check_array
+from tangency.models.errors import InputError
+from tangency.models.network import Network
+from tangency.verify.bounds.attack import ATTACKS, candidates
+from tangency.verify.bounds.box import Box, ball_around
+from tangency.verify.bounds.engine import (
+    bound,
+    check_classifier,
+    check_method,
+    check_network,
+    scores_and_margins,
+)
+from tangency.verify.bounds.specification import check_labels, margin_spec
+
+__all__ = ["Robustness", "certify_robust"]
+
+Array = Any
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Robustness:
+    """What was proved and what was refuted about each of N samples.
+
+    The margin of a sample is the least of ``y_label - y_j`` over its ball and over the other
+    classes j, in real arithmetic; it lies between ``margin_lower`` and ``margin_upper``.
+
+    Attributes
+    ----------
+    verified : (N,) array of bool
+        The label wins strictly on the whole ball: ``margin_lower > 0``, proved.
+    attacked : (N,) array of bool
+        A point of the ball where the label does not win strictly: ``margin_upper <= 0``, proved.
+    lower, upper : (N, K) array
+        Proved bounds of the scores on the ball.
+    margin_lower, margin_upper : (N,) array
+        Proved bounds of the margin; the upper one is attained by the attack.
+    prediction, labels : (N,) array of int
+        Class of the largest score at the sample itself (float64), and the label.
+    eps : float
+        Radius in the l-infinity norm.
+    method, attack : str
+        How the two sides were found.
+    seconds : float
+        Wall-clock time.
+    """
+
+    verified: Array = field(repr=False)
+    attacked: Array = field(repr=False)
+    lower: Array = field(repr=False)
+    upper: Array = field(repr=False)
+    margin_lower: Array = field(repr=False)
+    margin_upper: Array = field(repr=False)
+    prediction: Array = field(repr=False)
+    labels: Array = field(repr=False)
+    eps: float
+    method: str
+    attack: str
+    seconds: float
+    certified: bool = True
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Fraction of samples predicted as labelled."""
+        return float(np.mean(self.prediction == self.labels))
+
+    @property
+    def certified_accuracy(self) -> float:
+        """Fraction of samples proved robust: a lower bound of the robust accuracy."""
+        return float(np.mean(self.verified))
+
+    @property
+    def attacked_accuracy(self) -> float:
+        """Fraction of samples that no attack refuted: an upper bound of the robust accuracy."""
+        return float(np.mean(~self.attacked))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, as the command prints them."""
+        arrays = ("verified", "attacked", "margin_lower", "margin_upper", "prediction", "labels")
+        return {
+            "certified_accuracy": self.certified_accuracy,
+            "clean_accuracy": self.clean_accuracy,
+            "attacked_accuracy": self.attacked_accuracy,
+            "samples": self.samples,
+            "eps": self.eps,
+            "norm": "linf",
+            "method": self.method,
+            "attack": self.attack,
+            "certified": self.certified,
+            "seconds": self.seconds,
+            **{name: getattr(self, name).tolist() for name in arrays},
+        }
+
+    def plot(self) -> Any:
+        """Accuracy clean, under attack and certified, as bars: a matplotlib Figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5.0, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        values = [self.clean_accuracy, self.attacked_accuracy, self.certified_accuracy]
+        bars = axes.bar(["clean", f"under attack ({self.attack})", "certified"], values)
+        axes.bar_label(bars, labels=[f"{100 * v:.1f} %" for v in values])
+        axes.set_ylim(0.0, 1.1)
+        axes.set_ylabel("fraction of samples")
+        axes.set_title(
+            f"{self.samples} samples, $\\ell_\\infty$ radius {self.eps:g} ({self.method})"
+        )
+        return figure
+
+
+def certify_robust(
+    network: Network,
+    x: Array,
+    labels: Array,
+    eps: float,
+    *,
+    method: str = "ibp",
+    clip: tuple[float, float] | None = None,
+    attack: str = "pgd",
+    batch: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Robustness:
+    """Prove or refute that the label of each sample wins on its whole l-infinity ball.
+
+    Parameters
+    ----------
+    network : Network
+        With one input and one output, a vector of K >= 2 scores.
+    x : (N, *shape) array, float32 or float64
+        Samples.
+    labels : (N,) array of integers
+        Classes, from 0.
+    eps : float
+        Radius >= 0.
+    method : {"ibp"}
+        Of the bounds, as in :func:`bound`.
+    clip : (float, float), optional
+        Range of valid inputs, which the balls do not leave.
+    attack : {"pgd", "corners", "none"}
+        Sign-gradient descent in JAX, random corners in NumPy, or the sample alone.
+    batch : int
+        Samples bounded at once.
+    seed : int
+        Of the attack's random points.
+    progress : callable (done, total), optional
+        Called after each batch.
+
+    Raises
+    ------
+    InputError
+        For an empty data set, arrays or labels that do not fit, eps < 0, an unknown method or
+        attack.
+    """
+    start = perf_counter()
+    x, labels, radius = _checked(network, x, labels, eps, method, attack, batch)
+    classes = check_classifier(network)
+    wide = network.astype("float64")
+    columns: list[tuple[Array, ...]] = []
+    for i in range(0, len(x), batch):
+        points, own = x[i : i + batch], labels[i : i + batch]
+        outer, inner = ball_around(points, radius, clip)
+        spec = margin_spec(own, classes)
+        box = Box(outer.lower, outer.upper)
+        scores, margin = scores_and_margins(network, box, spec, method)
+        weakest = margin.lower.argmin(axis=1)
+        weakest += weakest >= own  # the rows of the specification skip the label
+        rows = (points, own, weakest, inner.lower, inner.upper)
+        tried = _searched(network, rows, batch, attack, seed)
+        attained = np.min([_margin_at(network, p, spec) for p in tried], axis=0)
+        best = wide.evaluate(points).argmax(axis=1)
+        columns.append((scores.lower, scores.upper, margin.lower.min(axis=1), attained, best))
+        if progress is not None:
+            progress(min(i + batch, len(x)), len(x))
+    lower, upper, proved, attained, best = map(np.concatenate, zip(*columns, strict=True))
+    return Robustness(
+        verified=proved > 0,
+        attacked=attained <= 0,
+        lower=lower,
+        upper=upper,
+        margin_lower=proved,
+        margin_upper=attained,
+        prediction=best,
+        labels=labels,
+        eps=radius,
+        method=method,
+        attack=attack,
+        seconds=perf_counter() - start,
+    )
+
+
+def _checked(
+    network: Any, x: Any, labels: Any, eps: Any, method: str, attack: str, batch: int
+) -> tuple[Array, Array, float]:
+    check_network(network)
+    check_method(method)
+    if attack not in ATTACKS:
+        raise InputError(f"attack {attack!r}: give one of {', '.join(ATTACKS)}")
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is {batch!r}: give a number of samples >= 1")
+    classes, shape = check_classifier(network), network.input_shape
+    check_array("x", x, finite=True)
+    x = np.array(x, dtype=np.float64, order="C")
+    if x.shape[1:] != shape or x.ndim != len(shape) + 1:
+        text = ", ".join(map(str, shape))
+        raise InputError(f"x has shape {x.shape}: the network takes (N, {text})")
+    if len(x) == 0:
+        raise InputError("the data set is empty: x has no samples")
+    if isinstance(eps, bool) or np.ndim(eps) != 0:
+        raise InputError(f"eps is {eps!r}: give one number >= 0")
+    try:
+        radius = float(eps)
+    except (TypeError, ValueError):
+        raise InputError(f"eps is {eps!r}: give one number >= 0") from None
+    return x, check_labels(labels, len(x), classes), radius
+
+
+def _searched(
+    network: Network, rows: tuple[Array, ...], batch: int, attack: str, seed: int
+) -> list[Array]:
+    """Candidates of the attack; a last, smaller batch is filled up, so that nothing recompiles."""
+    n = len(rows[0])
+    fill = np.arange(batch) % n if attack == "pgd" and n < batch else np.arange(n)
+    found = candidates(network, *(row[fill] for row in rows), attack=attack, seed=seed)
+    return [p[:n] for p in found]
+
+
+def _margin_at(network: Network, points: Array, spec: Array) -> Array:
+    """Proved upper bounds of the margins at single points."""
+    points = np.ascontiguousarray(points)
+    return bound(network, Box(points, points), spec=spec).upper.min(axis=1)

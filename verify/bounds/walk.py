@@ -1,0 +1,126 @@
+"""One walk through the graph with intervals: what interval bound propagation is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# The rules enter themselves in the registry when their files are read.
+from tangency.models.errors import InputError, UnsupportedError
+from tangency.models.intervals import Interval
+from tangency.models.network import Network
+from tangency.verify.bounds import arithmetic, groups, linear, moving, nonlinear, normalised
+from tangency.verify.bounds.box import Box
+from tangency.verify.bounds.registry import rule_of
+
+__all__ = ["Walk", "input_intervals", "walk"]
+
+RULE_FILES = (arithmetic, groups, linear, moving, nonlinear, normalised)
+
+
+@dataclass
+class Walk:
+    """What a walk brings home.
+
+    Attributes
+    ----------
+    found : dict of int to Interval
+        Bounds of the nodes asked for (or of all that were met), by index.
+    widths : dict of str to float
+        Mean width of the bounds of each node met, by name.
+    """
+
+    found: dict[int, Interval] = field(default_factory=dict)
+    widths: dict[str, float] = field(default_factory=dict)
+
+
+def input_intervals(network: Network, box: Box | Sequence[Box]) -> list[Interval]:
+    """The boxes as intervals with the batch in front; InputError when they do not fit."""
+    boxes = [box] if isinstance(box, Box) else list(box) if isinstance(box, tuple | list) else []
+    if not boxes or not all(isinstance(b, Box) for b in boxes):
+        raise InputError(f"box is a {type(box).__name__}: give a Box, or one Box for each input")
+    shapes = network.input_shapes
+    if len(boxes) != len(shapes):
+        raise InputError(f"the network takes {len(shapes)} inputs {shapes}, got {len(boxes)} boxes")
+    intervals = []
+    for i, (b, shape) in enumerate(zip(boxes, shapes, strict=True)):
+        if b.shape == shape:
+            intervals.append(Interval(b.lower[None], b.upper[None]))
+        elif b.shape[1:] == shape:
+            intervals.append(b.interval)
+        else:
+            which = f"input {i}" if len(boxes) > 1 else "the network"
+            text = ", ".join(map(str, shape))
+            raise InputError(f"box of shape {b.shape}: {which} takes (N, {text}) or ({text})")
+    batches = {x.shape[0] for x in intervals} - {1}
+    if len(batches) > 1:
+        raise InputError(f"the boxes hold {sorted(batches)} samples: give as many for each input")
+    return intervals
+
+
+def walk(
+    network: Network, inputs: Sequence[Interval], targets: Iterable[int], *, keep: bool = False
+) -> Walk:
+    """Bounds of the target nodes; other nodes' are dropped as soon as nobody needs them.
+
+    Parameters
+    ----------
+    network : Network
+        Its weights are widened to float64, without loss.
+    inputs : sequence of Interval
+        One for each input, ``(N, *shape)`` or ``(1, *shape)``.
+    targets : iterable of int
+        Indices of nodes.
+    keep : bool
+        Hold the bounds of every node met.
+
+    Raises
+    ------
+    InputError
+        Where a layer is not bounded on the box (a divisor that may be zero, an activation outside
+        of its domain); the message names the layer.
+    """
+    nodes, wanted = network.structure.nodes, set(targets)
+    needed = _ancestors(network, wanted)
+    last_use = {j: i for i in needed for j in nodes[i].inputs}
+    given = dict(zip(network.structure.inputs, inputs, strict=True))
+    result, live = Walk(), dict[int, Interval]()
+    for i in needed:
+        node = nodes[i]
+        if i in given:
+            live[i] = given[i]
+        else:
+            params = {p.role: network.weights[p.key].astype(np.float64) for p in node.params}
+            xs = [live[j] for j in node.inputs]
+            live[i] = _apply(node.name, node.op, params, xs)
+        with np.errstate(all="ignore"):
+            result.widths[node.name] = float((live[i].upper - live[i].lower).mean())
+        if keep or i in wanted:
+            result.found[i] = live[i]
+        for j in node.inputs:
+            if last_use[j] == i:
+                live.pop(j, None)
+    return result
+
+
+def _apply(name: str, op: Any, params: dict[str, Any], xs: Sequence[Interval]) -> Interval:
+    try:
+        with np.errstate(all="ignore"):
+            return rule_of(op)(op, params, *xs)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"layer {name!r}: {error}") from None
+    except InputError as error:
+        raise InputError(f"layer {name!r} ({op.kind}): {error}") from None
+
+
+def _ancestors(network: Network, targets: set[int]) -> list[int]:
+    nodes, seen, stack = network.structure.nodes, set[int](), list(targets)
+    while stack:
+        i = stack.pop()
+        if i not in seen:
+            seen.add(i)
+            stack.extend(nodes[i].inputs)
+    return sorted(seen)
