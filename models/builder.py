@@ -284,22 +284,23 @@ class Builder:
     ) -> Value:
         """``value + array``: the bias of the dense layer before it where it can be."""
         array = np.asarray(array)
-        value, array, view = self._against(value, array)
         before = self.nodes[value.node]
-        if array.size == 1 and before.shape[-1:] == (1,):
-            array = array.reshape(1)
-        if not array.any() and not trainable and prod(view) == prod(value.shape):
-            return Value(value.node, view)
+        width = before.shape[-1:]
         if (
             isinstance(before.op, Dense)
             and len(before.params) == 1
-            and array.shape == before.shape[-1:]
+            and value.shape[-1:] == width
+            and (array.size,) == width == (array.shape[-1:] or (1,))
+            and broadcast_shapes(value.shape, array.shape) == value.shape
         ):
             kept = before.params[0]
-            arrays = {"weight": (kept.key, self.weights[kept.key]), "bias": (key, array)}
+            arrays = {"weight": (kept.key, self.weights[kept.key]), "bias": (key, array.ravel())}
             self._forget_name(before)
             buffers = [r for r, t in (("weight", kept.trainable), ("bias", trainable)) if not t]
-            return self.emit(before.op, before.inputs, arrays, view=view, buffers=buffers)
+            return self.emit(before.op, before.inputs, arrays, view=value.shape, buffers=buffers)
+        value, array, view = self._against(value, array)
+        if not array.any() and not trainable and prod(view) == prod(value.shape):
+            return Value(value.node, view)
         constant = self.emit(Constant(), [], {"value": (key, array)}, trainable=trainable)
         return self.emit(Add(), [value.node, constant.node], view=view)
 

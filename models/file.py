@@ -107,7 +107,7 @@ def is_network_file(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return HEADER in file.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive: zipfile raises errors of many classes
         return False
 
 

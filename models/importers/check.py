@@ -26,6 +26,7 @@ def check_import(
     samples: int = 3,
     seed: int = 0,
     draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray] | None = None,
+    rtol: float | None = None,
 ) -> float:
     """Compare a network with the model that it was imported from, at random inputs.
 
@@ -41,6 +42,8 @@ def check_import(
     draw : callable, optional
         Makes an input of a shape; standard normal entries by default. Where the model gives no
         finite number there (a logarithm, say), positive entries are tried too.
+    rtol : float, optional
+        Largest error allowed, in place of that of :data:`RTOL`.
 
     Returns
     -------
@@ -53,6 +56,7 @@ def check_import(
         When they differ by more than :data:`RTOL`, or samples of a batch influence each other.
     """
     rng = np.random.default_rng(seed)
+    allowed = RTOL[network.dtype] if rtol is None else rtol
     draws = [draw] if draw else [_normal, _positive]
     worst, seen = 0.0, False
     for make in draws:
@@ -70,14 +74,14 @@ def check_import(
             error, finite = _error(a, b)
             seen = seen or finite
             worst = max(worst, error)
-            if not error <= RTOL[network.dtype]:
+            if not error <= allowed:
                 raise UnsupportedError(
                     f"the imported network differs from the model by {error:.2e} relative in "
-                    f"output {k} (allowed {RTOL[network.dtype]:.0e}): an op was misread, please "
+                    f"output {k} (allowed {allowed:.0e}): an op was misread, please "
                     "report it"
                 )
         if batched:
-            _check_batch(reference, batch, theirs, RTOL[network.dtype])
+            _check_batch(reference, batch, theirs, allowed)
         if seen:
             return worst
     return worst
@@ -89,6 +93,12 @@ def _check_batch(reference: Reference, batch: list[Any], theirs: list[Any], rtol
     except Exception:  # a model whose batch size is written in it: no samples to be mixed
         return
     for a, b in zip(whole, theirs, strict=True):
+        if a.shape != b.shape:
+            raise UnsupportedError(
+                f"the model gives shape {a.shape} for a batch of {len(b)} samples, whose single "
+                f"outputs make {b.shape}: the batch is not the axis of its output that it is of "
+                "its input"
+            )
         error = _error(a, b)[0]
         # A framework may round a batch otherwise than one sample: ten times the tolerance.
         if not error <= 10 * rtol:

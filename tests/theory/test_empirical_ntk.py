@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ RNG = np.random.default_rng(2)
 def mlp(dtype="float64", sizes=(4, 6, 5, 3), activation="tanh"):
     layers = [
         (RNG.standard_normal((m, n)).astype(dtype), RNG.standard_normal(m).astype(dtype))
-        for n, m in zip(sizes, sizes[1:], strict=False)
+        for n, m in pairwise(sizes)
     ]
     return from_layers(layers, activation)
 

@@ -84,7 +84,7 @@ def _list(as_json: bool) -> None:
         ],
         "groups": [{"name": g.name, "formula": g.formula} for g in GROUPS],
     }
-    width = max(len(r.name) for r in [*records, *GROUPS])
+    width = max(len(name) for name in [*(r.name for r in records), *(g.name for g in GROUPS)])
     lines = [f"{len(records)} functions of one variable"]
     lines += [f"  {r.name.ljust(width)}  {r.formula}" for r in records]
     lines += [f"{len(GROUPS)} functions of a group of entries"]

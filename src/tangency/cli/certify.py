@@ -112,13 +112,13 @@ def _lipschitz(
             raise InputError(f"{out}: cannot be written ({error.strerror})") from None
     if plot is not None:
         save_plot(plot, bound)
-    upper = round_up(bound.upper)
+    upper, lower = round_up(bound.upper), bound.lower
     word = "certified" if bound.certified else "estimate"
     lines = [
         f"{path}: l2 Lipschitz constant of {network!r}",
         f"  upper bound   {upper}  {word}",
         f"  method        {bound.method}",
-        f"  lower bound   {round_down(bound.lower)}  attained by attack",
+        f"  lower bound   {'none' if lower is None else round_down(lower)}  attained by attack",
         f"  ratio         {round_up(bound.ratio, 5)}",
         f"  product bound {round_up(bound.product)}",
         f"  time          {bound.seconds:.2f} s",

@@ -1,0 +1,83 @@
+"""Computing what does not depend on the input, and remembering which parameter it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tangency.models.importers.jaxpr.evaluate import ELEMENTWISE
+from tangency.models.importers.jaxpr.terms import Const
+from tangency.models.ops import Shape
+
+__all__ = ["as_array", "fold"]
+
+_RANDOM = ("random_bits", "random_gamma", "threefry", "rng_")
+
+
+def as_array(x: Any) -> Any:
+    """A NumPy array, or the JAX array itself where NumPy has no such dtype (random keys)."""
+    import jax
+    import jax.numpy as jnp
+
+    dtype = getattr(x, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended):
+        return x
+    return np.asarray(x)
+
+
+def fold(
+    primitive: Any, params: dict[str, Any], inputs: Sequence[Const], shapes: Sequence[Shape]
+) -> list[Const]:
+    """Execute a primitive on constants; ``shapes`` are those of its outputs.
+
+    The result keeps the key of the first trainable parameter in it (of the first parameter, if
+    none is trainable). A repeated tensor is not written out, and is computed on in small form.
+    """
+    keyed = [c for c in inputs if c.key is not None]
+    chosen = next((c for c in keyed if c.trainable), keyed[0] if keyed else None)
+    key, trainable = (chosen.key, chosen.trainable) if chosen else (None, False)
+    arrays = _compute(primitive, params, inputs, shapes[0])
+    origin = (primitive.name, params, tuple(inputs))
+    drawn = primitive.name.startswith(_RANDOM) or any(c.drawn for c in inputs)
+    return [
+        Const(a, tuple(s), key, trainable, origin, drawn)
+        for a, s in zip(arrays, shapes, strict=True)
+    ]
+
+
+def _compute(
+    primitive: Any, params: dict[str, Any], inputs: Sequence[Const], shape: Shape
+) -> list[Any]:
+    name = primitive.name
+    if name == "broadcast_in_dim" and len(inputs) == 1:
+        small = inputs[0].array
+        wide = [1] * len(shape)
+        for size, axis in zip(small.shape, params["broadcast_dimensions"], strict=True):
+            wide[axis] = size
+        return [small.reshape(wide)]
+    if name in ("stop_gradient", "copy", "copy_p"):
+        return [inputs[0].array]
+    if name == "transpose":
+        return [inputs[0].array.transpose([int(p) for p in params["permutation"]])]
+    if name in ELEMENTWISE:
+        rank = max(c.array.ndim for c in inputs)
+        small = np.broadcast_shapes(*(c.array.shape for c in inputs))
+        args = [
+            c.array if c.array.shape == small else np.broadcast_to(c.array, small)
+            for c in inputs
+            if c.array.ndim in (0, rank)
+        ]
+        if len(args) == len(inputs):
+            return [as_array(_bind(primitive, params, args))]
+    if name == "reshape" and inputs[0].array.size == 1:
+        return [inputs[0].array.reshape((1,) * len(shape))]
+    results = _bind(primitive, params, [c.full() for c in inputs])
+    return [as_array(r) for r in (results if primitive.multiple_results else [results])]
+
+
+def _bind(primitive: Any, params: dict[str, Any], args: Sequence[Any]) -> Any:
+    import jax.numpy as jnp
+
+    return primitive.bind(*(jnp.asarray(a) for a in args), **params)

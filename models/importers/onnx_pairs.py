@@ -1,0 +1,176 @@
+"""MaxMin written as maxima and minima of pairs, found again as GroupSort.
+
+Each entry of such a composite is the larger or the smaller of two entries of one tensor. Which two
+is computed by sending the numbers of the entries through the ops that move them; the composite is
+GroupSort if these are exactly the adjacent pairs, each in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tangency.models.builder import Value
+from tangency.models.importers.onnx_ops import Const
+from tangency.models.ops import GroupSort
+
+if TYPE_CHECKING:
+    from tangency.models.importers.onnx_patterns import Patterns
+
+__all__ = ["maxmin"]
+
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Identity")
+#: Larger tensors are not looked at.
+LIMIT = 2**20
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Entries that are the larger or smaller (``larger``) of entries ``a < b`` of a tensor."""
+
+    source: str
+    a: np.ndarray
+    b: np.ndarray
+    larger: np.ndarray
+
+
+def maxmin(patterns: Patterns, node: Any) -> Value | None:
+    """The GroupSort that ends in this node, or None."""
+    pairs = _pairs(patterns, node.output[0], node)
+    if pairs is None:
+        return None
+    value = patterns.item(pairs.source)
+    if not isinstance(value, Value) or prod(value.shape) != pairs.a.size:
+        return None
+    builder = patterns.tracer.builder
+    for shape in (value.shape, pairs.a.shape):
+        for axis in range(len(shape)):
+            found = _adjacent(shape, axis, pairs)
+            if found is None:
+                continue
+            seen = builder.reshape(value, shape)
+            index, (own,) = builder.aligned(seen, axis)
+            sort = builder.emit(GroupSort(2, own, found), [index], view=shape)
+            return builder.reshape(sort, pairs.a.shape)
+    return None
+
+
+def _adjacent(shape: tuple[int, ...], axis: int, pairs: _Pairs) -> bool | None:
+    """Whether the larger comes first, if these are the adjacent pairs of this axis."""
+    if shape[axis] % 2 or shape[axis] == 0:
+        return None
+    numbers = np.moveaxis(np.arange(prod(shape)).reshape(shape), axis, -1)
+    low = np.repeat(numbers[..., 0::2], 2, axis=-1)
+    high = np.repeat(numbers[..., 1::2], 2, axis=-1)
+    first = np.broadcast_to(np.arange(shape[axis]) % 2 == 0, numbers.shape)
+    low, high, first = (np.moveaxis(m, -1, axis).reshape(-1) for m in (low, high, first))
+    if (low != pairs.a.reshape(-1)).any() or (high != pairs.b.reshape(-1)).any():
+        return None
+    larger = pairs.larger.reshape(-1)
+    if (larger == first).all():
+        return True
+    return False if (larger != first).all() else None
+
+
+def _pairs(patterns: Patterns, name: str, node: Any = None, depth: int = 12) -> _Pairs | None:
+    node = node if node is not None else patterns.producers.get(name)
+    if node is None or depth == 0:
+        return None
+    op = node.op_type
+    if op in ("Max", "Min") and len(node.input) == 2:
+        sides = [_numbers(patterns, n) for n in node.input]
+        if None in sides:
+            return None
+        (source, a), (other, b) = sides  # type: ignore[misc]
+        if source != other or a.shape != b.shape:
+            return None
+        return _ordered(source, a, b, op == "Max")
+    if op in ("ReduceMax", "ReduceMin"):
+        return _reduced(patterns, node)
+    if op == "Concat":
+        parts = [_pairs(patterns, n, None, depth - 1) for n in node.input]
+        whole = [p for p in parts if p is not None]
+        if len(whole) != len(parts) or len({p.source for p in whole}) != 1:
+            return None
+        axis = patterns.attribute(node, "axis", 1)
+        a, b, larger = (
+            np.concatenate([getattr(p, f) for p in whole], axis) for f in ("a", "b", "larger")
+        )
+        return _Pairs(whole[0].source, a, b, larger)
+    if op in MOVES:
+        inner = _pairs(patterns, node.input[0], None, depth - 1)
+        if inner is None:
+            return None
+        moved = [_moved(patterns, node, name, m) for m in (inner.a, inner.b, inner.larger)]
+        if any(m is None for m in moved):
+            return None
+        return _Pairs(inner.source, *moved)  # type: ignore[arg-type]
+    return None
+
+
+def _ordered(source: str, a: np.ndarray, b: np.ndarray, larger: bool) -> _Pairs:
+    return _Pairs(source, np.minimum(a, b), np.maximum(a, b), np.full(a.shape, larger))
+
+
+def _reduced(patterns: Patterns, node: Any) -> _Pairs | None:
+    found = _numbers(patterns, node.input[0])
+    axes = patterns.attribute(node, "axes")
+    if axes is None and len(node.input) > 1:
+        given = patterns.item(node.input[1])
+        axes = given.array.reshape(-1) if isinstance(given, Const) else None
+    if found is None or axes is None or len(axes) != 1:
+        return None
+    source, numbers = found
+    axis = int(axes[0])
+    if numbers.shape[axis] != 2:
+        return None
+    a, b = np.take(numbers, 0, axis), np.take(numbers, 1, axis)
+    if patterns.attribute(node, "keepdims", 1):
+        a, b = np.expand_dims(a, axis), np.expand_dims(b, axis)
+    return _ordered(source, a, b, node.op_type == "ReduceMax")
+
+
+def _numbers(patterns: Patterns, name: str, depth: int = 12) -> tuple[str, np.ndarray] | None:
+    """The tensor whose entries a name stands for, and which entry is where."""
+    node = patterns.made_by(name, *MOVES)
+    if node is not None and depth:
+        inner = _numbers(patterns, node.input[0], depth - 1)
+        if inner is not None:
+            moved = _moved(patterns, node, name, inner[1])
+            if moved is not None:
+                return inner[0], moved
+    value = patterns.item(name)
+    if not isinstance(value, Value) or prod(value.shape) > LIMIT:
+        return None
+    return name, np.arange(prod(value.shape)).reshape(value.shape)
+
+
+def _moved(patterns: Patterns, node: Any, name: str, array: np.ndarray) -> np.ndarray | None:
+    """The array sent through an op that moves entries."""
+    op = node.op_type
+    known = patterns.item(name)
+    if op == "Transpose":
+        return np.transpose(array, patterns.attribute(node, "perm"))
+    if op in ("Slice", "Split"):
+        from tangency.models.importers.onnx_fold import fold
+
+        inputs = [patterns.item(n) if n else None for n in node.input[1:]]
+        if any(i is not None and not isinstance(i, Const) for i in inputs):
+            return None
+        opsets = {"": patterns.tracer.opset}
+        parts = fold(node, name, [Const(array, name), *inputs], opsets)  # type: ignore[list-item]
+        return parts[list(node.output).index(name)].array
+    if isinstance(known, Value):
+        return array.reshape(known.shape)
+    target = patterns.item(node.input[1]) if op == "Reshape" and len(node.input) > 1 else None
+    if isinstance(target, Const) and target.array.size <= 32:
+        shape = [int(s) for s in target.array.reshape(-1)]
+        shape = [array.shape[i] if s == 0 else s for i, s in enumerate(shape)]
+        return array.reshape(shape)
+    if op == "Flatten":
+        axis = patterns.attribute(node, "axis", 1)
+        return array.reshape(prod(array.shape[:axis]), -1)
+    return None

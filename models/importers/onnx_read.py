@@ -1,0 +1,178 @@
+"""Decoding ONNX: from a path, bytes or a ModelProto to a model that is safe to trace.
+
+Everything that a damaged file can do happens here, behind one boundary: what the protobuf parser,
+the checker and the array decoder raise becomes one :class:`InputError`, and no array is made
+before its size was compared with the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
+from tangency.models.importers.paths import read_file, unpacked
+
+__all__ = ["boundary", "import_onnx", "opset_of", "read_model", "tensor_array", "tensors"]
+
+FORMS = "an ONNX model: the path of an .onnx or .onnx.gz file, its bytes, or an onnx.ModelProto"
+
+#: Numbers of bytes and the field of the elements, by the name of an ONNX element type.
+FIELDS = {
+    "FLOAT": (4, "float_data"),
+    "DOUBLE": (8, "double_data"),
+    "INT64": (8, "int64_data"),
+    "INT32": (4, "int32_data"),
+    "BOOL": (1, "int32_data"),
+    "UINT8": (1, "int32_data"),
+    "INT8": (1, "int32_data"),
+    "UINT16": (2, "int32_data"),
+    "INT16": (2, "int32_data"),
+    "UINT32": (4, "uint64_data"),
+    "UINT64": (8, "uint64_data"),
+    "FLOAT16": (2, "int32_data"),
+    "BFLOAT16": (2, "int32_data"),
+}
+
+
+def import_onnx() -> Any:
+    """The package onnx; MissingPackageError when it is not installed."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingPackageError(
+            "reading ONNX needs the package onnx: pip install 'tangency[onnx]'"
+        ) from None
+    return onnx
+
+
+@contextmanager
+def boundary(label: str) -> Iterator[None]:
+    """Turn what third-party code raises on a damaged model into one InputError."""
+    try:
+        yield
+    except TangencyError:
+        raise
+    except Exception as error:  # a parser, a checker: any exception means a damaged model
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{label}: not a readable ONNX model: {text}") from None
+
+
+def read_model(source: Any) -> tuple[Any, str]:
+    """The ModelProto of a source, checked, and the name of the source for messages.
+
+    Raises
+    ------
+    InputError
+        When it is not a model, damaged, empty, of an unknown opset, or without its external data.
+    """
+    onnx = import_onnx()
+    folder = None
+    if isinstance(source, onnx.ModelProto):
+        model, label = source, "the ONNX model"
+    elif isinstance(source, bytes | bytearray | memoryview):
+        label = "the ONNX bytes"
+        model = _parse(onnx, unpacked(bytes(source), label), label)
+    elif isinstance(source, str | os.PathLike):
+        label = str(source)
+        model = _parse(onnx, read_file(source, FORMS), label)
+        folder = Path(source).parent
+    else:
+        raise InputError(f"got a {type(source).__name__}: give {FORMS}")
+    with boundary(label):
+        if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+            raise InputError(f"{label}: is not an ONNX model, or its graph is empty; give {FORMS}")
+        if not model.graph.node:
+            raise InputError(f"{label}: the graph has no nodes")
+        opset_of(model, label)
+        _attach(onnx, model, folder, label)
+        for tensor in tensors(model.graph):
+            check_tensor(tensor)
+    return model, label
+
+
+def _parse(onnx: Any, data: bytes, label: str) -> Any:
+    if not data:
+        raise InputError(f"{label}: is empty; give {FORMS}")
+    with boundary(label):
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+        return model
+
+
+def opset_of(model: Any, label: str = "the ONNX model") -> int:
+    """Version of the default operator set; InputError when there is none or it is too new."""
+    newest = import_onnx().defs.onnx_opset_version()
+    found = [int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    version = found[0] if found else 1 if model.ir_version < 3 else 0
+    if not 1 <= version <= newest or len(set(found)) > 1:
+        stated = f"opset {found}" if found else "no opset of the ai.onnx operators"
+        raise InputError(f"{label}: states {stated}; the installed onnx knows opsets 1 to {newest}")
+    return version
+
+
+def _attach(onnx: Any, model: Any, folder: Path | None, label: str) -> None:
+    """Load weights that are kept in files beside the model."""
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+    for tensor in tensors(model.graph):
+        if not uses_external_data(tensor):
+            continue
+        if folder is None:
+            raise InputError(
+                f"{label}: initializer {tensor.name!r} is kept in another file: give the path of "
+                "the .onnx file, so that the file is found beside it"
+            )
+        try:
+            load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:
+            text = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{label}: the external data of initializer {tensor.name!r} cannot be read: {text}"
+            ) from None
+
+
+def tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph: initializers and attributes of nodes, subgraphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from tensors(attribute.g)
+            for inner in attribute.graphs:
+                yield from tensors(inner)
+
+
+def check_tensor(tensor: Any) -> None:
+    """Compare a tensor's dimensions with its data, before anything of that size is made."""
+    onnx = import_onnx()
+    name, dims = tensor.name or "(unnamed)", [int(d) for d in tensor.dims]
+    if min(dims, default=0) < 0 or len(dims) > 32:
+        raise InputError(f"tensor {name!r} has dimensions {dims[:40]}")
+    kinds = onnx.TensorProto.DataType
+    kind = kinds.Name(tensor.data_type) if tensor.data_type in kinds.values() else "?"
+    if kind not in FIELDS:
+        if kind == "STRING":
+            return
+        raise UnsupportedError(f"tensor {name!r} has elements of type {kind}: not supported")
+    width, field = FIELDS[kind]
+    raw = tensor.HasField("raw_data")
+    size, count = (len(tensor.raw_data), width) if raw else (len(getattr(tensor, field)), 1)
+    if size != prod(dims) * count:
+        raise InputError(
+            f"tensor {name!r}: dimensions {dims}, but data for {size / count:g} entries of {kind}"
+        )
+
+
+def tensor_array(tensor: Any) -> np.ndarray:
+    """A tensor that passed :func:`check_tensor` as an array."""
+    return np.asarray(import_onnx().numpy_helper.to_array(tensor))

@@ -1,0 +1,23 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def one_op_modules() -> dict[str, Any]:
+    """The 59 one-op torch modules of tests/models/importers/one_op.py, with a sample's shape."""
+    pytest.importorskip("torch")
+    path = Path(__file__).parent / "models" / "importers" / "one_op.py"
+    spec = importlib.util.spec_from_file_location("tangency_tests_one_op", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: dict[str, Any] = module.one_op_modules()
+    return made
