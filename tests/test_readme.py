@@ -1,0 +1,58 @@
+"""The README does what it says: its commands name real files, its code runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture
+def at_root():
+    before = Path.cwd()
+    os.chdir(ROOT)
+    yield
+    os.chdir(before)
+
+
+def test_first_command_prints_what_the_readme_shows(at_root, monkeypatch, capsys):
+    pytest.importorskip("onnx")
+    from tangency.cli import main
+
+    command, shown = BLOCKS[0][1], BLOCKS[1][1]
+    arguments = command.split("/tangency ")[1].split()
+    monkeypatch.setattr(sys, "argv", ["tangency", *arguments])
+    main_exit = pytest.raises(SystemExit, main)
+    assert not main_exit.value.code
+
+    def facts(text: str) -> list[str]:
+        # Times differ, and the last digits depend on the machine's linear algebra.
+        lines = [line for line in text.strip().splitlines() if "  time " not in line]
+        return [re.sub(r"(\d+\.\d{1,2})\d*", r"\1", line) for line in lines]
+
+    assert facts(capsys.readouterr().out) == facts(shown)
+
+
+def test_python_example_runs(at_root):
+    pytest.importorskip("onnx")
+    pytest.importorskip("jax")
+    code = next(body for language, body in BLOCKS if language == "python")
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["kernel"].shape == (100, 100)
+    assert names["bound"].certified
+    assert (names["logit_bounds"].lower <= names["logits"] + 1e-4).all()
+
+
+def test_every_command_of_the_table_exists():
+    from tangency.cli import COMMANDS
+
+    named = set(re.findall(r"`tangency (\w+)", TEXT))
+    assert named == set(COMMANDS)
