@@ -29,8 +29,9 @@ def test_first_command_prints_what_the_readme_shows(at_root, monkeypatch, capsys
     command, shown = BLOCKS[0][1], BLOCKS[1][1]
     arguments = command.split("/tangency ")[1].split()
     monkeypatch.setattr(sys, "argv", ["tangency", *arguments])
-    main_exit = pytest.raises(SystemExit, main)
-    assert not main_exit.value.code
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
 
     def facts(text: str) -> list[str]:
         # Times differ, and the last digits depend on the machine's linear algebra.
