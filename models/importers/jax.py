@@ -27,10 +27,11 @@ def from_jax(
 ) -> Network:
     """The network of a JAX function, read from its jaxpr.
 
-    The function is traced at a batch of one, calls are inlined, loops with a fixed number of
-    steps unrolled. Activations, softmax, layer and batch norm are recognised by what they compute
-    (compared at several hundred points), whatever they are called; the rest is imported primitive
-    by primitive. The network is in the dtype of the example; JAX's 64-bit setting is left alone.
+    The function is traced at a batch of one, calls are inlined, loops with a fixed number of steps
+    unrolled. Activations, softmax, layer and batch norm are recognised by what they compute
+    (compared at several hundred points), whatever they are called, and so is MaxMin (by which
+    entries are compared); the rest is imported primitive by primitive. The network is in the dtype
+    of the example; JAX's 64-bit setting is left alone.
 
     Parameters
     ----------

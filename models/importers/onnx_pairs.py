@@ -2,7 +2,7 @@
 
 Each entry of such a composite is the larger or the smaller of two entries of one tensor. Which two
 is computed by sending the numbers of the entries through the ops that move them; the composite is
-GroupSort if these are exactly the adjacent pairs, each in its place.
+GroupSort if these are exactly the pairs of one axis, each in its place, or its two halves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from tangency.models.builder import Value
 from tangency.models.importers.onnx_ops import Const
-from tangency.models.ops import GroupSort
+from tangency.models.importers.pairs import Pairs, group_sort_of
 
 if TYPE_CHECKING:
     from tangency.models.importers.onnx_patterns import Patterns
@@ -43,36 +43,16 @@ def maxmin(patterns: Patterns, node: Any) -> Value | None:
     if pairs is None:
         return None
     value = patterns.item(pairs.source)
-    if not isinstance(value, Value) or prod(value.shape) != pairs.a.size:
+    if not isinstance(value, Value):
         return None
     builder = patterns.tracer.builder
-    for shape in (value.shape, pairs.a.shape):
-        for axis in range(len(shape)):
-            found = _adjacent(shape, axis, pairs)
-            if found is None:
-                continue
-            seen = builder.reshape(value, shape)
-            index, (own,) = builder.aligned(seen, axis)
-            sort = builder.emit(GroupSort(2, own, found), [index], view=shape)
-            return builder.reshape(sort, pairs.a.shape)
-    return None
-
-
-def _adjacent(shape: tuple[int, ...], axis: int, pairs: _Pairs) -> bool | None:
-    """Whether the larger comes first, if these are the adjacent pairs of this axis."""
-    if shape[axis] % 2 or shape[axis] == 0:
+    own = builder.nodes[value.node].shape
+    place = group_sort_of(own, Pairs(pairs.a, pairs.b, pairs.larger))
+    if place is None:
         return None
-    numbers = np.moveaxis(np.arange(prod(shape)).reshape(shape), axis, -1)
-    low = np.repeat(numbers[..., 0::2], 2, axis=-1)
-    high = np.repeat(numbers[..., 1::2], 2, axis=-1)
-    first = np.broadcast_to(np.arange(shape[axis]) % 2 == 0, numbers.shape)
-    low, high, first = (np.moveaxis(m, -1, axis).reshape(-1) for m in (low, high, first))
-    if (low != pairs.a.reshape(-1)).any() or (high != pairs.b.reshape(-1)).any():
-        return None
-    larger = pairs.larger.reshape(-1)
-    if (larger == first).all():
-        return True
-    return False if (larger != first).all() else None
+    shape, op, order, view = place
+    index = builder.laid_out(Value(value.node, (1, *own)), shape)
+    return builder.transpose(builder.emit(op, [index], view=view), order)
 
 
 def _pairs(patterns: Patterns, name: str, node: Any = None, depth: int = 12) -> _Pairs | None:

@@ -33,7 +33,9 @@ def from_torch(
 
     Softplus is read as the exact function: torch's own, which is linear where ``beta x > 20``,
     differs from it by at most ``2.1e-9 / beta`` there. Minus infinity in a fixed mask that is added
-    to scores becomes -1e30, whose exponential is zero just as well.
+    to scores becomes -1e30, whose exponential is zero just as well. A weight that the module
+    computes from others (``torch.nn.utils.parametrize``, as in 1-Lipschitz layers) is computed
+    once, as in evaluation, and held under its own name.
 
     Parameters
     ----------
@@ -129,6 +131,8 @@ def _export(module: Any, inputs: list[Any], name: str) -> Any:
             if flow
             else "torch.export cannot trace it"
         )
+        if any(hasattr(part, "vanilla_export") for part in module.modules()):
+            why += "; give what its layers' vanilla_export() makes (deel-torchlip)"
         raise UnsupportedError(f"model {name}: {why}: {first_line(error)}") from None
 
 

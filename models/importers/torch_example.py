@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.errors import InputError
+from tangency.models.importers.torch_parametrized import fix_parametrized
 
 __all__ = [
     "common_dtype",
@@ -99,13 +100,18 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: Any) -> Iterator[Any]:
-    """A copy of the module in evaluation mode; where it cannot be copied, itself for the time."""
+    """A copy of the module in evaluation mode; where it cannot be copied, itself for the time.
+
+    In the copy, weights that are computed from others are fixed at their values.
+    """
     try:
         twin = copy.deepcopy(module)
     except Exception:  # weights computed by hooks cannot be copied
         twin = module
     modes = [(m, m.training) for m in twin.modules()]
     twin.eval()
+    if twin is not module:
+        fix_parametrized(twin)
     try:
         yield twin.to("cpu") if twin is not module else twin
     finally:

@@ -181,3 +181,21 @@ def test_what_is_refused():
         lipschitz_bound(b.finish([b.elementwise(Add(), x, y)]))
     with pytest.raises(UnsupportedError, match="norm"):
         lipschitz_bound(from_layers([eye]), norm=1)
+
+
+@pytest.mark.parametrize("last", ["relu", "sort"])
+def test_the_output_may_be_an_activation(last):
+    b = Builder("float32")
+    x = b.dense(b.input((1, 5)), normal(6, 5), normal(6))
+    if last == "relu":
+        x = b.activation(x, activations.get("relu"))
+    else:
+        x = b.emit(GroupSort(2, 0, False), [x.node], view=x.shape)
+    network = b.finish([x])
+    chain = chain_of(network)
+    assert len(chain.weights) == 2
+    np.testing.assert_array_equal(chain.weights[1].midpoint, np.eye(6))
+    norm = np.linalg.norm(network.weights["weight"].astype(float), 2)
+    bound = lipschitz_bound(network, method="product")
+    assert bound.lower <= bound.upper
+    assert bound.upper == pytest.approx(norm, rel=1e-6)

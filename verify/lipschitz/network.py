@@ -119,9 +119,9 @@ def chain_of(network: Network) -> Chain:
     matrices, biases, activations, functions = [], [], [], []
     begin = network.structure.inputs[0]
     columns = np.arange(prod(network.input_shape))
-    for end in [*ends, network.structure.outputs[0]]:
+    for place, end in enumerate([*ends, network.structure.outputs[0]]):
         node = nodes[end]
-        nonlinear = _nonlinearity(node)
+        nonlinear = place < len(ends)  # after a last activation comes the identity
         stop = node.inputs[0] if nonlinear else end
         if sources[stop] != {begin}:
             raise UnsupportedError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -100,19 +101,10 @@ class Layouts:
         """The same entries in the model's order, under another shape."""
         if x.perm == tuple(range(len(x.perm))):
             return self.plain(self.builder.reshape(x.value, shape))
-        if [s for s in x.shape if s != 1] != [s for s in shape if s != 1]:
+        found = _regrouped(x, shape)
+        if found is None:
             return self.plain(self.builder.reshape(self.in_order(x), shape))
-        # Only axes of size one come or go: they lie in front, and the order of the others stays.
-        ones = [i for i, s in enumerate(shape) if s == 1]
-        long = [i for i, s in enumerate(shape) if s != 1]
-        kept = [p for p in x.perm if x.value.shape[p] != 1]
-        rank = {p: i for i, p in enumerate(sorted(kept))}
-        perm = [0] * len(shape)
-        for i, axis in enumerate(ones):
-            perm[axis] = i
-        for axis, p in zip(long, kept, strict=True):
-            perm[axis] = len(ones) + rank[p]
-        view = (1,) * len(ones) + tuple(x.value.shape[p] for p in sorted(kept))
+        view, perm = found
         return self.tidy(self.builder.reshape(x.value, view), perm)
 
     # --- ops on single axes of a value --------------------------------------------------------
@@ -176,3 +168,32 @@ class Layouts:
         lead = min(lead, len(shape) - 1)
         node = self.builder.laid_out(value, value.shape[lead:])
         return self.builder.emit(Broadcast(shape[lead:]), [node], view=shape)
+
+
+def _regrouped(x: Laid, shape: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]] | None:
+    """View and permutation of x under another shape, if axes that lie apart stay apart.
+
+    An axis may be cut, and axes that lie side by side in the model's order may be joined. Axes of
+    size one lie in front.
+    """
+    blocks: list[list[int]] = []  # axes of the value that lie as they do in the model
+    long = [p for p in x.perm if x.value.shape[p] != 1]
+    rank = {p: i for i, p in enumerate(sorted(long))}
+    for p in long:
+        if blocks and rank[p] == rank[blocks[-1][-1]] + 1:
+            blocks[-1].append(p)
+        else:
+            blocks.append([p])
+    ones = [i for i, s in enumerate(shape) if s == 1]
+    rest = [i for i, s in enumerate(shape) if s != 1]
+    parts: list[tuple[int, list[int]]] = []  # where each block lies, the model's axes made of it
+    for block in blocks:
+        size, taken = prod(x.value.shape[p] for p in block), []
+        while size > 1 and rest and size % shape[rest[0]] == 0:
+            size //= shape[rest[0]]
+            taken.append(rest.pop(0))
+        if size > 1:
+            return None
+        parts.append((block[0], taken))
+    order = [*ones, *(i for _, taken in sorted(parts) for i in taken)]
+    return tuple(shape[i] for i in order), [order.index(i) for i in range(len(shape))]

@@ -15,6 +15,7 @@ from tangency.models.importers.jaxpr.emitter import Emitter, rule
 from tangency.models.importers.jaxpr.layout import Laid
 from tangency.models.importers.jaxpr.predicates import And, Compare, Given, Not, Predicate
 from tangency.models.importers.jaxpr.terms import Const, Eqn, Ref, Var, scalar_of
+from tangency.models.importers.joined import joined
 from tangency.models.ops import Gather
 
 Mover = Callable[[Emitter, Eqn], Laid]
@@ -136,7 +137,7 @@ def pad(em: Emitter, eqn: Eqn) -> Laid:
 
 @rule("concatenate")
 def concatenate(em: Emitter, eqn: Eqn) -> Laid:
-    """Tensors joined along an axis."""
+    """Tensors joined along an axis; MaxMin, if they are the maxima and minima of pairs."""
     axis = int(eqn.params["dimension"])
     laid = [em.laid(r) for r in eqn.inputs if isinstance(r, Var)]
     perm = next((x.perm for x in laid if x.perm != tuple(range(len(x.perm)))), laid[0].perm)
@@ -147,7 +148,8 @@ def concatenate(em: Emitter, eqn: Eqn) -> Laid:
             values.append(em.constant(ref, array))
         else:
             values.append(em.layouts.in_frame(em.laid(ref), perm))
-    return Laid(em.builder.concat(values, perm[axis]), perm)
+    value, order = joined(em.builder, values, perm[axis], name="group_sort")
+    return em.layouts.tidy(value, [order[p] for p in perm])
 
 
 # --- selections ---------------------------------------------------------------------------------

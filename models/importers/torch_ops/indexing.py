@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tangency.models.builder import Builder, Value
+from tangency.models.importers.joined import joined
 from tangency.models.importers.torch_ops.context import Call, Const, reads
-from tangency.models.importers.torch_ops.groups import sorted_pair
 from tangency.models.ops import Gather, Pad, Slice
 
 __all__ = ["cut", "take"]
@@ -153,7 +153,9 @@ def roll(call: Call) -> Value:
 @reads("cat", "concat", "concatenate")
 def cat(call: Call) -> Value:
     items = [item for item in call["tensors"] if tuple(item.shape) != (0,)]
-    return _joined(call, [call.value(item) for item in items], int(call["dim"]))
+    values = [call.value(item) for item in items]
+    axis = int(call["dim"]) % len(values[0].shape)
+    return call.builder.transpose(*joined(call.builder, values, axis))
 
 
 @reads("stack")
@@ -161,12 +163,8 @@ def stack(call: Call) -> Value:
     values = [call.value(item) for item in call["tensors"]]
     axis = int(call["dim"]) % (len(values[0].shape) + 1)
     shape = (*values[0].shape[:axis], 1, *values[0].shape[axis:])
-    return _joined(call, [call.builder.reshape(v, shape) for v in values], axis)
-
-
-def _joined(call: Call, values: list[Value], axis: int) -> Value:
-    axis %= len(values[0].shape)
-    return sorted_pair(call.builder, values, axis) or call.builder.concat(values, axis)
+    values = [call.builder.reshape(v, shape) for v in values]
+    return call.builder.transpose(*joined(call.builder, values, axis))
 
 
 @reads(

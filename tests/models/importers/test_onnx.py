@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from tangency.models import InputError, TangencyError, UnsupportedError, from_onnx  # noqa: E402
-from tangency.models.ops import Activate, GroupSort, LayerNorm, Softmax  # noqa: E402
+from tangency.models.ops import Activate, GroupSort, LayerNorm, Reshape, Softmax  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 RNG = np.random.default_rng(3)
@@ -346,14 +346,23 @@ def test_maxmin_of_channels():
     assert network.structure.nodes[1].op.axis == 0
 
 
-def test_pairs_that_are_not_adjacent_are_no_maxmin():
-    halves = [
+def halves(first="Max"):
+    return [
         helper.make_node("Split", ["x"], ["u", "v"], axis=1, num_outputs=2),
-        node("Max", ["u", "v"], "a"),
+        node(first, ["u", "v"], "a"),
         node("Min", ["u", "v"], "b"),
         node("Concat", ["a", "b"], "y", axis=1),
     ]
-    assert GroupSort not in ops(from_onnx(model(halves, ["n", 8])))
+
+
+def test_maxmin_of_halves():
+    network = from_onnx(model(halves(), ["n", 8]))
+    assert ops(network)[1:] == [Reshape, GroupSort, Reshape]
+    assert network.structure.nodes[2].op == GroupSort(2, 0, descending=True)
+
+
+def test_pairs_that_are_not_whole_are_no_maxmin():
+    assert GroupSort not in ops(from_onnx(model(halves("Min"), ["n", 8])))
     assert GroupSort not in ops(from_onnx(model(sliced_pairs("Max"), ["n", 8], INTEGERS)))
 
 
