@@ -17,29 +17,44 @@ if TYPE_CHECKING:
     from tangency.verify.bounds import bound as bound
     from tangency.verify.bounds import certify_robust as certify_robust
     from tangency.verify.bounds import margins as margins
+    from tangency.verify.checking import Certificate as Certificate
+    from tangency.verify.checking import Check as Check
+    from tangency.verify.checking import check as check
+    from tangency.verify.checking import read_certificate as read_certificate
+    from tangency.verify.checking import write_certificate as write_certificate
     from tangency.verify.lipschitz import LipschitzBound as LipschitzBound
     from tangency.verify.lipschitz import lipschitz_bound as lipschitz_bound
 
 _HOMES = {
     "Bounds": "bounds",
     "Box": "bounds",
+    "Certificate": "checking",
+    "Check": "checking",
     "LipschitzBound": "lipschitz",
     "Robustness": "bounds",
     "bound": "bounds",
     "certify_robust": "bounds",
+    "check": "checking",
     "lipschitz_bound": "lipschitz",
+    "read_certificate": "checking",
+    "write_certificate": "checking",
     "margins": "bounds",
 }
 
 __all__ = [
     "Bounds",
     "Box",
+    "Certificate",
+    "Check",
     "LipschitzBound",
     "Robustness",
     "bound",
     "certify_robust",
+    "check",
     "lipschitz_bound",
     "margins",
+    "read_certificate",
+    "write_certificate",
 ]
 
 

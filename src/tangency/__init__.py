@@ -28,18 +28,22 @@ if TYPE_CHECKING:
     from tangency.models import load as load
     from tangency.theory import empirical_ntk as empirical_ntk
     from tangency.verify import Box as Box
+    from tangency.verify import Certificate as Certificate
     from tangency.verify import bound as bound
     from tangency.verify import certify_robust as certify_robust
+    from tangency.verify import check as check
     from tangency.verify import lipschitz_bound as lipschitz_bound
 
 _HOMES = {
     "Box": "tangency.verify",
+    "Certificate": "tangency.verify",
     "InputError": "tangency.models",
     "Network": "tangency.models",
     "TangencyError": "tangency.models",
     "UnsupportedError": "tangency.models",
     "bound": "tangency.verify",
     "certify_robust": "tangency.verify",
+    "check": "tangency.verify",
     "empirical_ntk": "tangency.theory",
     "from_jax": "tangency.models",
     "from_layers": "tangency.models",
@@ -52,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "Box",
+    "Certificate",
     "InputError",
     "Network",
     "TangencyError",
@@ -59,6 +64,7 @@ __all__ = [
     "__version__",
     "bound",
     "certify_robust",
+    "check",
     "empirical_ntk",
     "from_jax",
     "from_layers",

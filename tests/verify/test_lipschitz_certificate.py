@@ -48,14 +48,16 @@ def check_in_rationals(chain, witness):
         multiplier = fraction(witness.multipliers[k]) * Fraction(4) ** later[k]
         n = w.shape[0]
         if isinstance(activation, GroupSort):
-            middle = fraction(np.zeros((n, n)))
-            for i in range(n):
-                for j in range(n):
-                    group = i // activation.size
-                    if group == j // activation.size:
-                        middle[i, j] = multiplier[1][group] + (i == j) * multiplier[0][group]
-            holds &= bool((multiplier[0] >= 0).all()) and exactly_definite(middle - after)
-            holds &= exactly_definite(before - w.T @ middle @ w)
+            # MaxMin in the basis of sums and differences: sums kept, differences nonexpansive.
+            pairs = np.kron(np.eye(n // 2, dtype=int), [[1], [1]])
+            spread = fraction(np.kron(np.eye(n // 2, dtype=int), [[1], [-1]]))
+            half, doubled = Fraction(1, 2), 2 * multiplier[:, None]
+            kept, moved = half * fraction(pairs @ pairs.T) @ w, half * spread.T @ w
+            top = before - 2 * moved.T @ (doubled * moved) - kept.T @ after @ kept
+            side = spread.T @ after @ kept
+            corner = 2 * fraction(np.eye(n // 2)) * doubled - spread.T @ after @ spread
+            holds &= bool((multiplier >= 0).all())
+            holds &= exactly_definite(np.block([[top, -side.T], [-side, corner]]))
             continue
         lower, upper = (fraction(part) for part in activation.arrays(n))
         holds &= bool((multiplier >= 0).all())

@@ -6,7 +6,13 @@ from tangency.verify.certificate.definite import (
     definiteness,
     is_positive_definite,
 )
-from tangency.verify.certificate.layers import Activation, GroupSort, Slopes
+from tangency.verify.certificate.layers import (
+    Activation,
+    GroupSort,
+    Householder,
+    Residual,
+    Slopes,
+)
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.norms import spectral_norm_bound
 
@@ -15,7 +21,9 @@ __all__ = [
     "ChainWitness",
     "Definiteness",
     "GroupSort",
+    "Householder",
     "Matrix",
+    "Residual",
     "Slopes",
     "check_chain",
     "definiteness",

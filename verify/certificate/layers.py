@@ -1,4 +1,4 @@
-"""What a checker must know of an activation: slope bounds, or sorting within groups."""
+"""What a checker must know of a layer: slope bounds, sorting, reflections, residual blocks."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tangency.models.errors import InputError
-from tangency.verify.certificate.matrix import Array
+from tangency.verify.certificate.matrix import Array, Matrix
 
-__all__ = ["Activation", "GroupSort", "Slopes"]
+__all__ = ["Activation", "GroupSort", "Householder", "Residual", "Slopes", "output_width"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,73 @@ class GroupSort:
         return 1.0
 
 
-Activation: TypeAlias = Slopes | GroupSort
+@dataclass(frozen=True, eq=False)
+class Householder:
+    """Reflections: each group x with v^T x <= 0 becomes (I - 2 v v^T / v^T v) x.
+
+    The map is 1-Lipschitz and keeps the part of each group that is orthogonal to its normal v.
+
+    Parameters
+    ----------
+    normals : (groups, size) array
+        v of each group of `size` adjacent entries, of any length but zero.
+    """
+
+    normals: Array
+
+    @property
+    def size(self) -> int:
+        """Entries in a group."""
+        return int(np.shape(self.normals)[1])
+
+    def groups(self, width: int, *, name: str = "the activation") -> int:
+        """Return the number of groups in a layer of a given width.
+
+        Raises
+        ------
+        InputError
+            If the normals do not fit the width, or one is zero or not finite.
+        """
+        normals = np.asarray(self.normals)
+        if normals.dtype != np.float64 or normals.ndim != 2 or normals.size != width:
+            raise InputError(
+                f"{name}: the normals must be (groups, size) floats of {width} entries"
+            )
+        if not np.isfinite(normals).all() or not normals.any(axis=1).all():
+            raise InputError(f"{name}: a normal is zero or not finite")
+        return int(normals.shape[0])
+
+    def lipschitz(self) -> float:
+        """Return 1: a reflection of a half space onto the other is nonexpansive."""
+        return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """A residual block x + G phi(W x), W the weight of the layer.
+
+    Parameters
+    ----------
+    inner : Slopes, GroupSort or Householder
+        phi.
+    output : (p, n) Matrix, optional
+        G; the identity if not given.
+    """
+
+    inner: "Slopes | GroupSort | Householder"
+    output: Matrix | None = None
+
+    def lipschitz(self) -> float:
+        """Return the constant of phi alone."""
+        return self.inner.lipschitz()
+
+
+Activation: TypeAlias = Slopes | GroupSort | Householder | Residual
+
+
+def output_width(activation: Activation, weight: Matrix) -> int:
+    """Return the entries that a layer gives: the rows of its weight, or what a block takes."""
+    return weight.shape[1] if isinstance(activation, Residual) else weight.shape[0]
 
 
 def _column(values: Any, size: int, name: str) -> Array:

@@ -2,19 +2,24 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.verify.certificate.chain import ChainWitness
+from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.lipschitz.attack import attack as search
 from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.lipsdp import lipsdp_witness
+from tangency.verify.lipschitz.eclipse import eclipse_fast_witness
+from tangency.verify.lipschitz.engine.search import engine_bound
+from tangency.verify.lipschitz.lipsdp import SOLVERS, lipsdp_witness
 from tangency.verify.lipschitz.product import product_bound
 from tangency.verify.lipschitz.result import LipschitzBound
 
 __all__ = ["bound_chain"]
 
-_METHODS = ("lipsdp", "product")
+_METHODS = ("lipsdp", "eclipse_fast", "product")
+_NORMS = ("2", "1", "inf")
 
 
 def bound_chain(
@@ -22,8 +27,11 @@ def bound_chain(
     *,
     method: str = "lipsdp",
     norm: Any = 2,
-    solver: str = "scs",
-    rtol: float = 1e-7,
+    output: Any = 2,
+    solver: str = "engine",
+    time_limit: float | None = 60.0,
+    rtol: float | None = None,
+    progress: Callable[[float, float], None] | None = None,
     seed: int = 0,
     attack: bool = True,
 ) -> LipschitzBound:
@@ -32,19 +40,28 @@ def bound_chain(
     Parameters
     ----------
     chain : Chain
-    method : {"lipsdp", "product"}
-        With "lipsdp" the product is returned where it is smaller or the solver fails; the result's
-        `method` says which.
-    norm : 2
-        Of input and output.
-    solver : {"scs", "clarabel"}
-        Of the semidefinite program.
-    rtol : float
-        Accuracy asked of SCS; what is proved does not depend on it.
+    method : {"lipsdp", "eclipse_fast", "product"}
+        LipSDP with one multiplier for each neuron or group, its closed form layer by layer, or the
+        product of norms. The product is returned where it is smaller or nothing else can be
+        proved; the result's `method` says which.
+    norm : {2, 1, "inf"}
+        Of the input.
+    output : {2, 1, "inf"} or ("margin", i, j)
+        Norm of the output, or the difference f_i - f_j of two of its entries.
+    solver : {"engine", "scs", "clarabel"}
+        "engine" is the house's own, for chains of any size, all norms, and sums that GroupSort
+        keeps; the others solve the same inequality by cvxpy, for l2 and small chains.
+    time_limit : float, optional
+        Seconds for the engine's search; what it has found by then is proved. None for no limit.
+    rtol : float, optional
+        The engine stops where the bound is estimated to lie this near the optimum (1e-6); the
+        accuracy asked of SCS (1e-7). What is proved does not depend on it.
+    progress : callable, optional
+        Called with the engine's bound so far, not yet proved, and the seconds.
     seed : int
         Of the search for the lower bound.
     attack : bool
-        Whether to search for a lower bound.
+        Whether to search for a lower bound (l2, chains without residual or Householder layers).
 
     Returns
     -------
@@ -53,9 +70,9 @@ def bound_chain(
     Raises
     ------
     InputError
-        If an option is unknown, or the chain too large for the method.
+        If an option is unknown, or the chain too large for the solver.
     UnsupportedError
-        If the norm is not 2.
+        If the method or the solver has no such norm or layer.
     NotProvedError
         If no bound can be proved within the range of float64.
 
@@ -65,24 +82,54 @@ def bound_chain(
     >>> found = bound_chain(chain, method="product")
     >>> round(found.upper, 9), round(found.lower, 9), found.certified
     (5.0, 5.0, True)
+    >>> round(bound_chain(chain, norm="inf").upper, 4)
+    7.0711
     """
     start = time.perf_counter()
     if method not in _METHODS:
         raise InputError(f"unknown method {method!r}: give one of {', '.join(_METHODS)}")
-    if str(norm) != "2":
-        raise UnsupportedError(f"norm {norm!r} has no method yet: give 2 (l2 to l2)")
-    if not 0.0 < rtol < 1.0:
+    if solver not in ("engine", *SOLVERS):
+        raise InputError(f"unknown solver {solver!r}: give one of engine, {', '.join(SOLVERS)}")
+    source = _norm(norm, "norm")
+    target, margin = _output(output, chain.sizes[-1])
+    if rtol is not None and not 0.0 < rtol < 1.0:
         raise InputError(f"rtol must lie between 0 and 1, not {rtol!r}")
-    product = product_bound(chain)
+    if time_limit is not None and not time_limit > 0.0:
+        raise InputError(f"time_limit must be positive, not {time_limit!r}")
+    euclidean = source == "2" and target == "2"
+    plain = all(isinstance(a, Slopes | GroupSort) for a in chain.activations)
+    reference = method == "lipsdp" and solver != "engine"
+    if (reference or method == "eclipse_fast") and not (euclidean and plain):
+        what = f"solver {solver!r}" if reference else "method 'eclipse_fast'"
+        raise UnsupportedError(
+            f"{what} bounds l2 to l2 of slopes and GroupSort; use solver='engine', method='lipsdp'"
+        )
+    product = product_bound(chain, norm=source, output=target)
     witness: ChainWitness | None = None
-    if method == "lipsdp":
-        witness = lipsdp_witness(chain, solver=solver, rtol=rtol)
-    lipsdp = None if witness is None else witness.bound
-    better = lipsdp is not None and lipsdp < product
-    upper = lipsdp if lipsdp is not None and better else product
+    gap, finished = None, True
+    if method == "eclipse_fast":
+        witness = eclipse_fast_witness(chain)
+    elif reference:
+        witness = lipsdp_witness(chain, solver=solver, rtol=1e-7 if rtol is None else rtol)
+    elif method == "lipsdp" and (chain.activations or not euclidean):
+        found = engine_bound(
+            chain,
+            norm=source,
+            output=target,
+            margin=margin,
+            time_limit=time_limit,
+            rtol=1e-6 if rtol is None else rtol,
+            progress=progress,
+        )
+        if found is not None:
+            witness, finished = found.witness, found.finished
+            gap = found.gap if math.isfinite(found.gap) else None
+    proved = None if witness is None else witness.bound
+    better = proved is not None and proved < product
+    upper = proved if proved is not None and better else product
     if not math.isfinite(upper):
         raise NotProvedError("no bound within the range of float64 could be proved")
-    lower = search(chain, seed=seed) if attack else None
+    lower = search(chain, seed=seed) if attack and euclidean and plain else None
     if lower is not None and lower > upper:
         if lower > upper * (1.0 + 1e-9) + 1e-320:
             raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
@@ -91,11 +138,32 @@ def bound_chain(
         upper=upper,
         lower=lower,
         certified=True,
-        method="lipsdp" if better else "product",
-        norm="2",
+        method=method if better else "product",
+        norm=source,
         seconds=time.perf_counter() - start,
-        solver=solver if better else None,
+        solver=solver if better and method == "lipsdp" else None,
         product=product,
-        lipsdp=lipsdp,
+        lipsdp=proved if method == "lipsdp" else None,
         witness=witness if better else None,
+        output=target if not margin else f"margin:{margin[0]},{margin[1]}",
+        gap=gap,
+        finished=finished,
     )
+
+
+def _norm(given: Any, name: str) -> str:
+    text = "inf" if given in (math.inf, "linf") else str(given)
+    if text not in _NORMS:
+        raise UnsupportedError(f"{name} {given!r} has no method: give 2, 1 or 'inf'")
+    return text
+
+
+def _output(given: Any, outputs: int) -> tuple[str, tuple[int, ...]]:
+    """Return the kind of output and the entries of a margin."""
+    if isinstance(given, tuple | list) and given and given[0] == "margin":
+        pair = given[1:]
+        whole = len(pair) == 2 and all(isinstance(i, int) for i in pair)
+        if not whole or pair[0] == pair[1] or not all(0 <= i < outputs for i in pair):
+            raise InputError(f"a margin takes two different outputs below {outputs}: {given!r}")
+        return "margin", (pair[0], pair[1])
+    return _norm(given, "output"), ()

@@ -7,12 +7,19 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tangency.models.errors import InputError
-from tangency.verify.certificate.layers import Activation, GroupSort, Slopes
+from tangency.verify.certificate.layers import (
+    Activation,
+    GroupSort,
+    Householder,
+    Residual,
+    Slopes,
+    output_width,
+)
 from tangency.verify.certificate.matrix import Array, Matrix
 
 __all__ = ["Chain", "Function"]
 
-Named: TypeAlias = str | tuple[float, float] | Slopes | GroupSort
+Named: TypeAlias = str | tuple[float, float] | Slopes | GroupSort | Householder | Residual
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Chain:
     ----------
     weights : tuple of l (n_k, n_{k-1}) Matrix
         W_1, ..., W_l; a radius encloses weights that float64 does not hold exactly.
-    activations : tuple of l - 1 Slopes or GroupSort
-        What the upper bounds use of the functions in between.
+    activations : tuple of l - 1 Slopes, GroupSort, Householder or Residual
+        What the upper bounds use of the functions in between. Residual(phi, G) makes the layer
+        x + G phi(W x + b) of its weight W.
     biases : tuple of l (n_k,) arrays or None, optional
         Zero where not given. Only the search for a lower bound reads them.
     functions : tuple of l - 1 Function or None, optional
@@ -72,17 +80,17 @@ class Chain:
         for k, w in enumerate(weights):
             if 0 in w.shape:
                 raise InputError(f"the weight of layer {k + 1} is empty: {w.shape}")
-            if k and w.shape[1] != weights[k - 1].shape[0]:
+            if k and w.shape[1] != (given := output_width(self.activations[k - 1], weights[k - 1])):
                 raise InputError(
-                    f"layer {k + 1} takes {w.shape[1]} inputs, "
-                    f"but layer {k} gives {weights[k - 1].shape[0]}"
+                    f"layer {k + 1} takes {w.shape[1]} inputs, but layer {k} gives {given}"
                 )
         for k, activation in enumerate(self.activations):
             _check_activation(activation, weights[k].shape[0], f"the activation of layer {k + 1}")
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "activations", tuple(self.activations))
         object.__setattr__(self, "functions", functions)
-        read = (_bias(b, n, k) for k, (b, n) in enumerate(zip(biases, self.sizes[1:], strict=True)))
+        rows = (w.shape[0] for w in weights)
+        read = (_bias(b, n, k) for k, (b, n) in enumerate(zip(biases, rows, strict=True)))
         object.__setattr__(self, "biases", tuple(read))
 
     @classmethod
@@ -98,7 +106,7 @@ class Chain:
         Parameters
         ----------
         matrices : sequence of (n_k, n_{k-1}) arrays or Matrix
-        activation : str, (a, b), Slopes, GroupSort, or a list of them
+        activation : str, (a, b), Slopes, GroupSort, Householder, Residual, or a list of them
             "relu", "maxmin", "identity", "abs"; a pair (a, b) is the function a z for z < 0 and
             b z for z > 0. A list gives one for each hidden layer. Slopes name no function, so that
             no lower bound can be found.
@@ -128,7 +136,8 @@ class Chain:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Widths from the input to the output."""
-        return (self.weights[0].shape[1], *(w.shape[0] for w in self.weights))
+        given = (output_width(a, w) for a, w in zip(self.activations, self.weights, strict=False))
+        return (self.weights[0].shape[1], *given, self.weights[-1].shape[0])
 
     @property
     def hidden(self) -> int:
@@ -137,7 +146,7 @@ class Chain:
 
 
 def _from_name(activation: Any) -> tuple[Activation, Function | None]:
-    if isinstance(activation, Slopes | GroupSort):
+    if isinstance(activation, Slopes | GroupSort | Householder | Residual):
         return activation, None
     names = {"relu": (0.0, 1.0), "identity": (1.0, 1.0), "abs": (-1.0, 1.0)}
     if activation == "maxmin":
@@ -160,12 +169,17 @@ def _from_name(activation: Any) -> tuple[Activation, Function | None]:
 
 
 def _check_activation(activation: Any, width: int, name: str) -> None:
-    if isinstance(activation, GroupSort):
+    if isinstance(activation, Residual):
+        _check_activation(activation.inner, width, name)
+    elif isinstance(activation, GroupSort | Householder):
         activation.groups(width, name=name)
     elif isinstance(activation, Slopes):
         activation.arrays(width, name=name)
     else:
-        raise InputError(f"{name} must be Slopes or GroupSort, not {type(activation).__name__}")
+        raise InputError(
+            f"{name} must be Slopes, GroupSort, Householder or Residual, "
+            f"not {type(activation).__name__}"
+        )
 
 
 def _bias(values: Any, width: int, layer: int) -> Array | None:

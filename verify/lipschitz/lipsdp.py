@@ -12,10 +12,12 @@ import numpy as np
 
 from tangency.models.errors import InputError
 from tangency.verify.certificate.chain import ChainWitness
+from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.engine.assemble import assemble as engine_form
 from tangency.verify.lipschitz.lmi import Inequality, assemble
-from tangency.verify.lipschitz.repair import prove
+from tangency.verify.lipschitz.repair import Found, prove
 from tangency.verify.lipschitz.scaling import norm_exponents, scaled_midpoints
 
 __all__ = ["HIDDEN_LIMIT", "SOLVERS", "lipsdp_witness"]
@@ -82,7 +84,7 @@ def lipsdp_witness(chain: Chain, *, solver: str = "scs", rtol: float = 1e-7) -> 
         # by those up to its own: the multiplier in the units of W is divided by the later ones.
         later = np.append(np.cumprod((scales**2)[::-1])[::-1], 1.0)
         multipliers = [t / later[k + 1] for k, t in enumerate(theta)]
-        witness = prove(chain, multipliers, exponents)
+        witness = prove(chain, _found(chain, weights, multipliers, exponents))
         if witness is None:
             break
         if best is None or witness.bound < best.bound:
@@ -92,6 +94,24 @@ def lipsdp_witness(chain: Chain, *, solver: str = "scs", rtol: float = 1e-7) -> 
             break
         scales = scales * relative ** (-1.0 / len(scales))
     return best
+
+
+def _found(
+    chain: Chain, weights: list[Array], multipliers: list[Array], exponents: tuple[int, ...]
+) -> Found:
+    """Return a solver's multipliers in the engine's form, whose scales are its own."""
+    form = engine_form(weights, chain.activations, exponents)
+    later, strengths = 0, []
+    for k in range(len(multipliers) - 1, -1, -1):
+        later += form.exponents[k + 1] - exponents[k + 1]
+        activation, given = chain.activations[k], multipliers[k]
+        if isinstance(activation, GroupSort):
+            given = given[0] / 2.0  # lambda(|dz|^2 - |dy|^2) is half of slopes in [-1, 1]
+        elif isinstance(activation, Slopes):
+            lower, upper = activation.arrays(weights[k].shape[0])
+            given = given[lower != upper]
+        strengths.append(np.ldexp(given, -2 * later))
+    return Found(form, strengths[::-1], form.last)
 
 
 def _solve(inequality: Inequality, solver: str, rtol: float) -> list[Array] | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tangency.verify.certificate.layers import Activation, GroupSort
+from tangency.verify.certificate.layers import Activation, GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
 
 __all__ = ["Inequality", "assemble"]
@@ -97,6 +97,7 @@ def assemble(weights: Sequence[Array], activations: Sequence[Activation]) -> Ine
             signs += [True] * groups + [False] * groups
             layers.append(first + np.arange(2 * groups).reshape(2, groups))
             continue
+        assert isinstance(activation, Slopes)
         lower, upper = activation.arrays(n)
         x[~mask] = lower[~mask, None] * z[~mask]
         index = np.full(n, -1)
@@ -118,6 +119,7 @@ def _free(activation: Activation, n: int) -> Any:
     """Return which neurons have a variable of their own: all but those with a = b."""
     if isinstance(activation, GroupSort):
         return np.ones(n, dtype=bool)
+    assert isinstance(activation, Slopes)
     lower, upper = activation.arrays(n)
     return lower != upper
 

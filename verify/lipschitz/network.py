@@ -2,85 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import prod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.errors import InputError, UnsupportedError
+from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.namespace import numpy_namespace
 from tangency.models.network import Network
-from tangency.models.ops import (
-    Activate,
-    BatchNorm,
-    Concat,
-    Constant,
-    Conv,
-    ConvTranspose,
-    Dense,
-    GroupSort,
-    MatMul,
-    Op,
-    Pad,
-    Prelu,
-    Product,
-    Quotient,
-    Reshape,
-    Slice,
-    Transpose,
-    numpy_backend,
-)
+from tangency.models.ops import Activate, GroupSort, Prelu
 from tangency.models.structure import Node
-from tangency.verify.bounds.registry import rule_of
 from tangency.verify.certificate import GroupSort as Sorting
-from tangency.verify.certificate import Matrix, Slopes
+from tangency.verify.certificate import Slopes
+from tangency.verify.lipschitz.blocks import chain_of_blocks
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.chain import Chain, Function
+from tangency.verify.lipschitz.graph import is_plain
 from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.lipschitz.unroll import TooLargeError, Unrolled, unroll
+
+if TYPE_CHECKING:
+    from tangency.verify.bounds import Box
 
 __all__ = ["chain_of", "lipschitz_bound"]
 
-#: Entries of the largest matrix that a layer is unrolled into.
-LARGEST = 2**25
-#: Ops that only move entries or fill in zeros: each output entry is one input entry or none.
-MOVERS = (Reshape, Transpose, Slice, Pad, Concat)
-MIXERS = (Dense, Conv, ConvTranspose)
+#: Slopes that differ by less than this part of the layer's largest are set this far apart: the
+#: multipliers grow as 1 / (b - a), and float64 has digits for so much.
+NARROWEST = 1e-5
 
 
 def lipschitz_bound(
     network: Network,
     *,
+    box: Box | None = None,
     method: str = "lipsdp",
-    norm: int = 2,
-    solver: str = "scs",
+    norm: Any = 2,
+    solver: str = "engine",
     seed: int = 0,
     **options: Any,
 ) -> LipschitzBound:
-    """Bound the global Lipschitz constant of a network: ``|f(x) - f(y)| <= L |x - y|``.
+    """Bound the Lipschitz constant of a network: ``|f(x) - f(y)| <= L |x - y|``.
 
     Parameters
     ----------
     network : Network
         One input, one output, a chain of affine layers (dense, convolution, batch norm, average
-        pooling, ...) with activations of one variable, GroupSort or MaxMin between them. Affine
-        layers are unrolled to matrices.
-    method : {"lipsdp", "product"}
+        pooling, ...) with activations of one variable, GroupSort, MaxMin, Householder or max
+        pooling between them; sums of branches, as in residual blocks, where `blocks` takes them.
+        Affine layers are unrolled to matrices; a convolutional network too large for that is
+        bounded frequency by frequency in l2, see :func:`tangency.verify.lipschitz.conv.conv_bound`.
+    box : Box, optional
+        Bound the constant on this box alone: for all pairs x and y inside it, of no others. The
+        slopes are those that interval bounds leave possible there; see
+        :func:`tangency.verify.lipschitz.local.local_bound`.
+    method : {"lipsdp", "eclipse_fast", "product"}
         LipSDP-Neuron [1]_ for slope-restricted activations and the quadratic constraint of [2]_
-        with S = P = 0 for GroupSort; or the product of the layers' spectral norms.
-    norm : {2}
-        Norm on the input and on the output.
-    solver : {"scs", "clarabel"}
+        for GroupSort, the preserved sums eliminated exactly; its closed form layer by layer; or
+        the product of the layers' spectral norms.
+    norm : {2, 1, "inf"}
+        Norm on the input.
+    solver : {"engine", "scs", "clarabel"}
         Solver of the search; its answer is proved, not trusted.
     seed : int
         Of the attack that finds the lower bound.
+    **options
+        ``output``, ``time_limit``, ``rtol``, ``progress``, ``attack`` of
+        :func:`tangency.verify.lipschitz.bound_chain`; with a box also ``branch``, ``max_boxes``.
 
     Returns
     -------
     LipschitzBound
         ``upper`` (certified: proved in real arithmetic for exactly these weights), ``lower``
-        (attained by a search), and how they were found.
+        (attained by a search), and how they were found; a LocalBound where a box is given.
 
     Raises
     ------
@@ -103,111 +97,116 @@ def lipschitz_bound(
     >>> bound.certified, round(bound.upper, 6)
     (True, 1.0)
     """
-    return bound_chain(
-        chain_of(network), method=method, norm=norm, solver=solver, seed=seed, **options
-    )
+    if box is not None:
+        from tangency.verify.lipschitz.local import local_bound
+
+        return local_bound(
+            network, box, method=method, norm=norm, solver=solver, seed=seed, **options
+        )
+    try:
+        chain = chain_of(network)
+    except TooLargeError:
+        plain = (method, str(norm), str(options.get("output", 2))) == ("lipsdp", "2", "2")
+        if not plain or solver != "engine":
+            raise
+        from tangency.verify.lipschitz.conv import conv_bound
+
+        options.pop("output", None)
+        return conv_bound(network, seed=seed, **_given(options))
+    return bound_chain(chain, method=method, norm=norm, solver=solver, seed=seed, **options)
 
 
-def chain_of(network: Network) -> Chain:
-    """The chain of matrices and activations that a network is; see :func:`lipschitz_bound`."""
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not left to their default."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def chain_of(
+    network: Network,
+    *,
+    unrolled: Unrolled | None = None,
+    inputs: Sequence[Interval] | None = None,
+) -> Chain:
+    """The chain of matrices and activations that a network is.
+
+    Parameters
+    ----------
+    network : Network
+        As :func:`lipschitz_bound` takes it.
+    unrolled : Unrolled, optional
+        Of the same network, to spend no time on it again.
+    inputs : sequence of Interval, optional
+        Bounds on the inputs of the nonlinearities, each of its flattened node: slopes are then
+        those of the bounds. Without it they hold everywhere.
+
+    Raises
+    ------
+    UnsupportedError, InputError
+        As :func:`lipschitz_bound` does.
+    """
+    if unrolled is None and inputs is None and not is_plain(network):
+        return chain_of_blocks(network)
+    parts = unroll(network) if unrolled is None else unrolled
     nodes = network.structure.nodes
-    network.input_shape, network.output_shape  # noqa: B018  (one of each, or an error)
-    weights = {key: w.astype(np.float64) for key, w in network.weights.items()}
-    sources = _sources(network)
-    ends = [i for i, node in enumerate(nodes) if _nonlinearity(node)]
-    ends = [i for i in ends if i in _needed(network)]
-    matrices, biases, activations, functions = [], [], [], []
-    begin = network.structure.inputs[0]
-    columns = np.arange(prod(network.input_shape))
-    for place, end in enumerate([*ends, network.structure.outputs[0]]):
-        node = nodes[end]
-        nonlinear = place < len(ends)  # after a last activation comes the identity
-        stop = node.inputs[0] if nonlinear else end
-        if sources[stop] != {begin}:
-            raise UnsupportedError(
-                f"layer {node.name!r}: it takes {sorted(nodes[i].name for i in sources[stop])}, "
-                f"not {nodes[begin].name!r} alone: the network is no chain (residual networks "
-                "have no Lipschitz bound yet)"
-            )
-        matrix, bias = _segment(network, weights, begin, stop)
-        matrix = _take(matrix, columns, 1)
-        columns = np.arange(prod(node.shape))
-        if nonlinear:
-            activation, function, columns = _activation(node, weights)
-            activations.append(activation)
-            functions.append(function)
-            matrix, bias = _take(matrix, columns, 0), bias[columns]
-        matrices.append(matrix)
-        biases.append(bias)
-        begin = end
-    return Chain(tuple(matrices), tuple(activations), tuple(biases), tuple(functions))
-
-
-def _nonlinearity(node: Node) -> bool:
-    return isinstance(node.op, Activate | GroupSort | Prelu)
-
-
-def _needed(network: Network) -> set[int]:
-    """Nodes that the output depends on."""
-    seen: set[int] = set()
-    stack = list(network.structure.outputs)
-    while stack:
-        i = stack.pop()
-        if i not in seen:
-            seen.add(i)
-            stack.extend(network.structure.nodes[i].inputs)
-    return seen
-
-
-def _sources(network: Network) -> list[set[int]]:
-    """For each node, the input or nonlinearities that it is an affine function of."""
-    sources: list[set[int]] = []
-    for i, node in enumerate(network.structure.nodes):
-        if i in network.structure.inputs or _nonlinearity(node):
-            sources.append({i})
-            continue
-        inputs = [sources[j] for j in node.inputs]
-        variable = [k for k, s in enumerate(inputs) if s]
-        scaled = isinstance(node.op, MatMul | Product) and len(variable) < 2
-        scaled = scaled or (isinstance(node.op, Quotient) and variable in ([], [0]))
-        if variable and not (node.op.affine or scaled):
-            raise UnsupportedError(
-                f"layer {node.name!r}: Lipschitz bounds have no place for {node.op.kind}; they "
-                "take affine layers, activations of one variable, prelu and group_sort"
-            )
-        sources.append(set().union(*inputs))
-    return sources
+    activations, functions = [], []
+    for k, end in enumerate(parts.ends):
+        given = None if inputs is None else inputs[k]
+        activation, function = _activation(nodes[end], network, given)
+        activations.append(activation)
+        functions.append(function)
+    return Chain(parts.matrices, tuple(activations), parts.biases, tuple(functions))
 
 
 def _activation(
-    node: Node, weights: Mapping[str, np.ndarray]
-) -> tuple[Slopes | Sorting, Function | None, np.ndarray]:
-    """The constraint, the function and the order in which its entries stand in the chain."""
-    op, size = node.op, prod(node.shape)
-    order = np.arange(size)
+    node: Node, network: Network, given: Interval | None
+) -> tuple[Slopes | Sorting, Function | None]:
+    """The constraint and the function of a nonlinearity."""
+    op = node.op
+    low: Any
+    high: Any
     if isinstance(op, GroupSort):
-        where = np.moveaxis(order.reshape(node.shape), op.axis, -1)
-        return Sorting(op.size, descending=op.descending), None, where.reshape(-1)
+        return Sorting(op.size, descending=op.descending), None
     if isinstance(op, Prelu):
-        slope = op.slopes(weights[node.params[0].key], len(node.shape))[0]
+        slope = network.weights[node.params[0].key].astype(np.float64)
+        slope = op.slopes(slope, len(node.shape))[0]
         slope = np.broadcast_to(slope, node.shape).reshape(-1)
-        bounds = Slopes(np.minimum(slope, 1.0), np.maximum(slope, 1.0))
+        low, high = np.minimum(slope, 1.0), np.maximum(slope, 1.0)
+        if given is not None:
+            left, right = given.upper <= 0.0, given.lower >= 0.0
+            low = np.where(left, slope, np.where(right, 1.0, low))
+            high = np.where(left, slope, np.where(right, 1.0, high))
         function = Function(
             lambda z: np.where(z > 0, z, slope * z), lambda z: np.where(z > 0, 1.0, slope), True
         )
-        return bounds, function, order
+        return Slopes(low, high), function
     assert isinstance(op, Activate)
     record = op.activation
-    low, high = record.slope_range
+    where = "" if given is None else " on the box"
+    if given is None:
+        low, high = record.slope_range
+    else:
+        slopes = record.slopes_on(given.lower, given.upper)
+        low, high = _apart(slopes.lower, slopes.upper)
     if record.jumps or record.staircase or not np.isfinite([low, high]).all():
         raise InputError(
-            f"layer {node.name!r}: {record} has no bounded slope (range [{low:g}, {high:g}]), so "
-            "the network has no global Lipschitz bound"
+            f"layer {node.name!r}: {record} has no bounded slope{where} (range "
+            f"[{np.min(low):g}, {np.max(high):g}]), so the network has no "
+            f"{'global' if given is None else 'local'} Lipschitz bound"
         )
     function = Function(
         _elementwise(record.value), _elementwise(record.derivative), record.homogeneous == 1
     )
-    return Slopes(low, high), function, order
+    return Slopes(low, high), function
+
+
+def _apart(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Widen slopes that are nearly, but not quite, equal."""
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return low, high
+    largest = max(float(np.abs(low).max(initial=0.0)), float(np.abs(high).max(initial=0.0)))
+    narrow = (high > low) & (high - low < NARROWEST * largest)
+    half = NARROWEST * largest / 2
+    return np.where(narrow, low - half, low), np.where(narrow, high + half, high)
 
 
 def _elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
@@ -216,104 +215,3 @@ def _elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[np.ndarray], n
             return np.asarray(formula(numpy_namespace, z), float)
 
     return function
-
-
-def _take(matrix: Matrix, order: np.ndarray, axis: int) -> Matrix:
-    if (order == np.arange(len(order))).all():
-        return matrix
-    radius = matrix.radius
-    return Matrix(
-        matrix.midpoint.take(order, axis), None if radius is None else radius.take(order, axis)
-    )
-
-
-def _segment(
-    network: Network, weights: Mapping[str, np.ndarray], begin: int, end: int
-) -> tuple[Matrix, np.ndarray]:
-    """The affine map from node ``begin`` to node ``end``: an enclosure of its matrix, its bias."""
-    nodes = network.structure.nodes
-    rows, columns = prod(nodes[end].shape), prod(nodes[begin].shape)
-    if rows * columns > LARGEST:
-        raise InputError(
-            f"layer {nodes[end].name!r}: as a matrix it is {rows} x {columns}; layers are unrolled "
-            f"up to {LARGEST:,} entries"
-        )
-    path = _path(network, begin, end)
-    zero = np.zeros((1, *nodes[begin].shape))
-    values = {begin: zero}
-    for i in path:
-        values[i] = _evaluate(nodes[i], weights, values)
-    bias = np.broadcast_to(values[end], (1, *nodes[end].shape)).reshape(-1)
-    basis = np.eye(columns).reshape(columns, *nodes[begin].shape)
-    if _is_exact(nodes, path):
-        values = {begin: basis}
-        for i in path:
-            op, params = _linear_part(network, i, weights)
-            values[i] = op.apply(numpy_backend(), params, *(values[j] for j in nodes[i].inputs))
-        return Matrix(values[end].reshape(columns, rows).T.copy()), bias
-    enclosures = {begin: Interval(basis, basis)}
-    for i in path:
-        op, params = _linear_part(network, i, weights)
-        enclosures[i] = rule_of(op)(op, params, *(enclosures[j] for j in nodes[i].inputs))
-    low, high = (
-        np.broadcast_to(side, (columns, *nodes[end].shape)).reshape(columns, rows).T
-        for side in (enclosures[end].lower, enclosures[end].upper)
-    )
-    midpoint = low / 2 + high / 2
-    # The distance to both ends, rounded up: it covers the rounding of the midpoint too.
-    radius = np.maximum(np.nextafter(high - midpoint, np.inf), np.nextafter(midpoint - low, np.inf))
-    return Matrix(midpoint, np.where(high == low, 0.0, radius)), bias
-
-
-def _path(network: Network, begin: int, end: int) -> list[int]:
-    """Nodes between ``begin`` and ``end`` in order, ``end`` among them (unless it is begin)."""
-    needed, stack = set(), [end]
-    while stack:
-        i = stack.pop()
-        if i != begin and i not in needed:
-            needed.add(i)
-            stack.extend(network.structure.nodes[i].inputs)
-    return sorted(needed)
-
-
-def _evaluate(
-    node: Node, weights: Mapping[str, np.ndarray], values: Mapping[int, np.ndarray]
-) -> np.ndarray:
-    params = {p.role: weights[p.key] for p in node.params}
-    out: np.ndarray = node.op.apply(numpy_backend(), params, *(values[j] for j in node.inputs))
-    return out
-
-
-def _linear_part(
-    network: Network, index: int, weights: Mapping[str, np.ndarray]
-) -> tuple[Op, dict[str, np.ndarray]]:
-    """Op and parameters without what is added: no bias, a mean of zero, zeros as padding."""
-    node = network.structure.nodes[index]
-    op, params = node.op, {p.role: weights[p.key] for p in node.params}
-    params.pop("bias", None)
-    if isinstance(op, Pad):
-        op = Pad(op.padding)
-    elif isinstance(op, BatchNorm):
-        params["mean"] = np.zeros_like(params["mean"])
-    elif isinstance(op, Constant) and not _is_factor(network, index):
-        params["value"] = np.zeros_like(params["value"])
-    return op, params
-
-
-def _is_factor(network: Network, index: int) -> bool:
-    """Whether a constant multiplies or divides what it meets."""
-    nodes = network.structure.nodes
-    users = [nodes[i] for i in network.structure.consumers(index)]
-    return any(isinstance(n.op, MatMul | Product | Quotient) for n in users)
-
-
-def _is_exact(nodes: tuple[Node, ...], path: list[int]) -> bool:
-    """Whether each entry of the matrix is one weight, untouched by rounding.
-
-    So it is for one dense layer or convolution among ops that only move entries: on a basis
-    vector every sum in it has one term that is not zero, unless the entry was doubled before.
-    """
-    mixers = [i for i in path if isinstance(nodes[i].op, MIXERS)]
-    doubled = any(isinstance(nodes[i].op, Concat) and i < max(mixers, default=0) for i in path)
-    movers = all(isinstance(nodes[i].op, MOVERS + MIXERS) for i in path)
-    return len(mixers) <= 1 and movers and not doubled

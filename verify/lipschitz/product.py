@@ -4,21 +4,30 @@ import math
 
 import numpy as np
 
-from tangency.verify.certificate.directed import multiply_up
+from tangency.verify.certificate.directed import add_up, multiply_up, sqrt_up
+from tangency.verify.certificate.layers import Activation, Residual
+from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.norms import spectral_norm_bound
 from tangency.verify.lipschitz.chain import Chain
 
 __all__ = ["product_bound"]
 
 
-def product_bound(chain: Chain) -> float:
+def product_bound(chain: Chain, *, norm: str = "2", output: str = "2") -> float:
     r"""Return a proved upper bound of the product of norms, rounded upward.
 
     .. math:: L \le \prod_k \|W_k\|_2 \prod_k \mathrm{Lip}(\varphi_k)
 
+    A residual block has the factor :math:`1 + \|G\|\mathrm{Lip}(\varphi)\|W\|`. Other norms of
+    input and output cost what they differ from l2: the roots of n_0 (l-infinity of the input),
+    n_l (l1 of the output), 2 (a margin).
+
     Parameters
     ----------
     chain : Chain
+    norm : {"2", "1", "inf"}
+        Of the input.
+    output : {"2", "1", "inf", "margin"}
 
     Returns
     -------
@@ -30,8 +39,12 @@ def product_bound(chain: Chain) -> float:
     >>> round(product_bound(Chain.from_matrices([[[3.0, 4.0]], [[2.0]]])), 9)
     10.0
     """
-    factors = [spectral_norm_bound(w) for w in chain.weights]
-    factors += [activation.lipschitz() for activation in chain.activations]
+    factors = [spectral_norm_bound(chain.weights[-1])]
+    for weight, activation in zip(chain.weights, chain.activations, strict=False):
+        factors += _layer(weight, activation)
+    changes = {"1": chain.sizes[-1], "margin": 2}
+    entries = [chain.sizes[0] if norm == "inf" else 1, changes.get(output, 1)]
+    factors += [sqrt_up(float(count)) for count in entries if count != 1]
     if 0.0 in factors:
         return 0.0
     if math.inf in factors:
@@ -47,3 +60,13 @@ def product_bound(chain: Chain) -> float:
     except OverflowError:
         return math.inf
     return bound if bound > 1e-300 else float(np.nextafter(bound, np.inf))
+
+
+def _layer(weight: Matrix, activation: Activation) -> list[float]:
+    """Return factors of one layer."""
+    if not isinstance(activation, Residual):
+        return [spectral_norm_bound(weight), activation.lipschitz()]
+    factor = multiply_up(spectral_norm_bound(weight), activation.lipschitz())
+    if activation.output is not None:
+        factor = multiply_up(factor, spectral_norm_bound(activation.output))
+    return [add_up(1.0, factor)]

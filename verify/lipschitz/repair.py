@@ -1,177 +1,225 @@
-r"""From a solver's multipliers, however rough, to a witness that the checker can prove.
+r"""From a search's multipliers, however rough, to a witness that the checker can prove.
 
-From the output to the input: given the storage Q_k after an activation, raise its multipliers until
-the pivot (:math:`2\Lambda - Q_k`, or :math:`T - Q_k` for GroupSort) is positive, eliminate the
-activation by a Schur complement, and loosen the result by a relative :math:`\delta`. This always
-succeeds; the bound is the largest eigenvalue at the input. It is plain float64: proof is the
-checker's business.
+By homogeneity, multipliers raised by :math:`(1+\delta)^{l-k}` from the output to the input give
+every pivot a relative margin, :math:`2c_k\Lambda_k - c_{k+1}Y_{k+1} \succeq 2(c_k - c_{k+1})
+\Lambda_k`, and the square of the bound grows by at most :math:`(1+\delta)^l`. Storage matrices are
+loosened by :math:`\delta` too, so that each inequality holds with room for rounding. Where a pivot
+is not positive (the word of a rough solver) its multipliers are raised until it is: this always
+succeeds. It is plain float64: proof is the checker's business.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tangency.models.errors import NotProvedError
-from tangency.verify.certificate.chain import ChainWitness, check_chain, sorting_multiplier
-from tangency.verify.certificate.layers import GroupSort, Slopes
+from tangency.verify.certificate.chain import ChainWitness, check_chain
+from tangency.verify.certificate.layers import Residual, Slopes
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.scaling import scaled_midpoints
+from tangency.verify.lipschitz.engine.assemble import Assembly
+from tangency.verify.lipschitz.engine.layers import Layer
+from tangency.verify.lipschitz.engine.recursion import eliminate
 
-__all__ = ["prove", "repair"]
+__all__ = ["Found", "prove", "prove_rows", "repair"]
 
-_SLACKS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_LOOSENINGS = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 
 
-def prove(
-    chain: Chain, multipliers: Sequence[Array], exponents: tuple[int, ...]
-) -> ChainWitness | None:
-    """Return a checked witness with the smallest loosening that can be proved, or None.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
 
     Parameters
     ----------
-    chain : Chain
-    multipliers : sequence of l - 1 arrays
-        In the form of `ChainWitness`, for the weights scaled by the exponents; any numbers.
-    exponents : tuple of int, length l
-
-    Returns
-    -------
-    ChainWitness or None
+    assembly : Assembly
+    strengths : list of (count_k,) arrays
+        Multipliers, any numbers.
+    last : (m, n) array
+        The last matrix with the weights of the output in it: |df|^2 <= |last dy|^2.
+    norm : {"2", "1", "inf"}
+        Of the input.
+    head : (n_0,) array
+        d for the norm "inf", up to a factor; otherwise empty.
     """
-    if not chain.activations:
-        slack = 0.0
-    else:
-        slack = min(_SLACKS, key=lambda s: _bound_with(chain, multipliers, exponents, s))
-    loosening = 1e-12
-    while loosening < 2e-4:
+
+    assembly: Assembly
+    strengths: list[Array]
+    last: Array
+    norm: str = "2"
+    head: Array | None = None
+
+
+def prove(
+    chain: Chain,
+    found: Found,
+    *,
+    output: str = "2",
+    margin: tuple[int, ...] = (),
+    tail: tuple[Array, ...] = (),
+) -> ChainWitness | None:
+    """Return a checked witness with the smallest loosening that can be proved, or None."""
+    for loosening in _loosenings(chain):
         try:
-            witness = repair(chain, multipliers, exponents, loosening=loosening, slack=slack)
+            witness = repair(
+                chain, found, loosening=loosening, output=output, margin=margin, tail=tail
+            )
             check_chain(chain.weights, chain.activations, witness)
         except (NotProvedError, np.linalg.LinAlgError):
-            loosening *= 10.0
-        else:
-            return witness
+            continue
+        return witness
+    return None
+
+
+def prove_rows(chain: Chain, rows: Sequence[Found]) -> ChainWitness | None:
+    """Return a checked witness for the output norm "inf" from what was found for each entry."""
+    for loosening in _loosenings(chain):
+        try:
+            parts = [repair(chain, found, loosening=loosening, output="inf") for found in rows]
+            witness = ChainWitness(
+                max(part.bound for part in parts),
+                tuple(e for part in parts for e in part.exponents),
+                tuple(m for part in parts for m in part.multipliers),
+                tuple(q for part in parts for q in part.storage),
+                norm=rows[0].norm,
+                output="inf",
+                head=tuple(h for part in parts for h in part.head),
+            )
+            check_chain(chain.weights, chain.activations, witness)
+        except (NotProvedError, np.linalg.LinAlgError):
+            continue
+        return witness
     return None
 
 
 def repair(
     chain: Chain,
-    multipliers: Sequence[Array],
-    exponents: tuple[int, ...],
+    found: Found,
     *,
     loosening: float,
-    slack: float = 0.0,
+    output: str = "2",
+    margin: tuple[int, ...] = (),
+    tail: tuple[Array, ...] = (),
 ) -> ChainWitness:
     """Return a witness with positive pivots for any given multipliers; it is not checked.
 
     Parameters
     ----------
     chain : Chain
-    multipliers : sequence of l - 1 arrays
-    exponents : tuple of int, length l
+    found : Found
     loosening : float
-        Relative, at each layer: room for the checker's rounding errors.
-    slack : float
-        Multipliers of layer k are first raised by (1 + slack)**(l - k), which gives every pivot a
-        relative margin and costs at most (1 + slack)**l: room for the solver's errors.
-
-    Returns
-    -------
-    ChainWitness
+        delta.
+    output, margin, tail
+        As in the witness.
 
     Raises
     ------
     NotProvedError
         If the numbers leave the range of float64.
     """
-    weights = scaled_midpoints(chain, exponents)
+    assembly = found.assembly
     storage: list[Array] = []
-    repaired: list[Array] = []
+    multipliers: list[Array] = []
     with np.errstate(all="ignore"):
-        value = weights[-1].T @ weights[-1]
-        for k in range(len(weights) - 2, -1, -1):
+        value = found.last.T @ found.last
+        for k in range(len(assembly.layers) - 1, -1, -1):
+            layer, basis = assembly.layers[k], assembly.bases[k]
             value = _loosened(value, loosening)
-            storage.append(value)
-            activation = chain.activations[k]
-            given = multipliers[k] * (1.0 + slack) ** (len(weights) - 1 - k)
-            room = max(loosening, slack)
-            if isinstance(activation, GroupSort):
-                value, multiplier = _through_sorting(activation, weights[k], given, value, room)
-            else:
-                value, multiplier = _through_slopes(activation, weights[k], given, value, room)
-            repaired.append(multiplier)
+            turned = value if basis is None else basis @ value @ basis.T
+            storage.append((turned + turned.T) / 2)
+            growth = (1.0 + loosening) ** (len(assembly.layers) - k)
+            value, strength = _through(layer, found.strengths[k] * growth, value, loosening)
+            multipliers.append(_spread(chain, k, strength))
+        value = _loosened(value, loosening)
         if not np.isfinite(value).all():
             raise NotProvedError("the storage matrices exceed the range of float64")
-        rho = max(float(np.linalg.eigvalsh(value)[-1]), 0.0)
-        root = math.sqrt(rho * (1.0 + loosening))
+        square, head = _head(found, value, loosening)
+        root = math.sqrt(square * (1.0 + loosening))
+    scale = sum(
+        e
+        for k, e in enumerate(assembly.exponents)
+        if k == len(assembly.layers) or not isinstance(chain.activations[k], Residual)
+    )
     try:
-        bound = math.ldexp(root, sum(exponents))
+        bound = math.ldexp(root, scale)
     except OverflowError:
         bound = math.inf
-    return ChainWitness(bound, exponents, tuple(repaired[::-1]), tuple(storage[::-1]))
+    return ChainWitness(
+        bound,
+        assembly.exponents,
+        tuple(multipliers[::-1]),
+        tuple(storage[::-1]),
+        norm=found.norm,
+        output=output,
+        margin=margin,
+        head=head,
+        tail=tail,
+    )
 
 
-def _bound_with(
-    chain: Chain, multipliers: Sequence[Array], exponents: tuple[int, ...], slack: float
-) -> float:
-    try:
-        return repair(chain, multipliers, exponents, loosening=1e-10, slack=slack).bound
-    except (NotProvedError, np.linalg.LinAlgError):
-        return math.inf
+def _loosenings(chain: Chain) -> list[float]:
+    """Return what to try: nothing below the rounding errors of matrices of this size."""
+    widest = max(chain.sizes[1:])
+    least = min(8.0 * (2 * widest) ** 2 * 2.0**-53, _LOOSENINGS[-2])
+    return [loosening for loosening in _LOOSENINGS if loosening >= least]
+
+
+def _head(found: Found, value: Array, loosening: float) -> tuple[float, tuple[Array, ...]]:
+    """Return the square of the bound at the input and the head that shows it."""
+    if found.norm == "2":
+        return max(float(np.linalg.eigvalsh(value)[-1]), 0.0), ()
+    if found.norm == "1":
+        return float(np.diagonal(value).max()), (value,)
+    assert found.head is not None
+    root = 1.0 / np.sqrt(found.head)
+    ratio = float(np.linalg.eigvalsh(root[:, None] * value * root)[-1])
+    head = found.head * (ratio * (1.0 + loosening))
+    return float(head.sum()) * (1.0 + 1e-14 * head.size), (head,)
 
 
 def _loosened(value: Array, loosening: float) -> Array:
     """Return the symmetric matrix with its diagonal raised by a relative amount."""
     value = (value + value.T) / 2
     diagonal = np.maximum(np.diagonal(value), 0.0)
-    floor = max(float(diagonal.max()) * 1e-6, 1e-280)
-    return value + np.diag(loosening * (diagonal + floor))
+    floor = max(float(diagonal.max(initial=0.0)) * 1e-6, 1e-280)
+    return np.asarray(value + np.diag(loosening * (diagonal + floor)))
 
 
-def _through_slopes(
-    activation: Slopes, weight: Array, multiplier: Array, storage: Array, loosening: float
-) -> tuple[Array, Array]:
-    """Eliminate slope-restricted neurons; return the storage before them and the multipliers."""
-    lower, upper = activation.arrays(weight.shape[0])
-    free, linear = lower != upper, lower == upper
-    a, b, inner = lower[free], upper[free], weight[free]
-    exact = lower[linear, None] * weight[linear]
-    after = storage[np.ix_(free, free)]
-    strength = _raised(multiplier[free], np.diagonal(after) / 2)
-    root = np.sqrt(strength)
-    if free.any():
-        ratio = float(np.linalg.eigvalsh(after / np.outer(root, root))[-1]) / 2
-        strength = strength * max(1.0, ratio * (1.0 + loosening))
-    side = (strength * (a + b))[:, None] * inner + storage[np.ix_(free, linear)] @ exact
-    pivot = 2.0 * np.diag(strength) - after
-    before = exact.T @ storage[np.ix_(linear, linear)] @ exact
-    before = before + side.T @ np.linalg.solve(pivot, side)
-    before = before - inner.T @ ((2.0 * strength * a * b)[:, None] * inner)
-    repaired = np.zeros(weight.shape[0])
-    repaired[free] = strength
-    return before, repaired
+def _through(layer: Layer, given: Array, storage: Array, loosening: float) -> tuple[Array, Array]:
+    """Eliminate a layer with its multipliers raised where that is needed."""
+    inner = layer.inner(storage)
+    level = np.zeros(layer.count)
+    np.maximum.at(
+        level,
+        np.arange(layer.width) if layer.group is None else layer.group,
+        np.diagonal(inner) * (0.5 * (1.0 + loosening)),
+    )
+    strength = np.maximum(np.nan_to_num(given, nan=0.0, posinf=1e100, neginf=0.0), level)
+    strength = np.maximum(strength, 1e-290)
+    done = eliminate(layer, layer.expand(strength), storage)
+    if done is None:
+        root = 1.0 / np.sqrt(layer.expand(strength))
+        ratio = float(np.linalg.eigvalsh(root[:, None] * inner * root)[-1]) / 2
+        if not math.isfinite(ratio):
+            raise NotProvedError("the multipliers exceed the range of float64")
+        strength = strength * max(1.0, ratio) * (1.0 + 10 * max(loosening, 1e-9))
+        done = eliminate(layer, layer.expand(strength), storage)
+    if done is None:
+        raise NotProvedError("no multipliers make the pivot positive in float64")
+    return done[1], strength
 
 
-def _through_sorting(
-    activation: GroupSort, weight: Array, multiplier: Array, storage: Array, loosening: float
-) -> tuple[Array, Array]:
-    """Eliminate a GroupSort layer; return the storage before it and the multipliers."""
-    size = activation.size
-    level = np.diagonal(storage).reshape(-1, size).max(axis=1)
-    strength = _raised(multiplier[0], 1e-3 * level)
-    sums = _raised(multiplier[0] + size * multiplier[1], 1e-3 * level)  # the eigenvalue of 1
-    repaired = np.stack([strength, (sums - strength) / size])
-    middle = sorting_multiplier(repaired, size).midpoint
-    factor = np.linalg.cholesky(middle)
-    half = np.linalg.solve(factor, storage)
-    ratio = float(np.linalg.eigvalsh(np.linalg.solve(factor, half.T))[-1])
-    repaired = repaired * max(1.0, ratio * (1.0 + loosening))
-    middle = sorting_multiplier(repaired, size).midpoint
-    return weight.T @ middle @ weight, repaired
-
-
-def _raised(values: Array, floor: Array) -> Array:
-    """Return values no lower than a floor, and not NaN."""
-    return np.maximum(np.nan_to_num(values, nan=0.0, posinf=1e100, neginf=0.0), floor)
+def _spread(chain: Chain, k: int, strength: Array) -> Array:
+    """Return multipliers in the form of a witness: zero for linear neurons."""
+    activation = chain.activations[k]
+    if isinstance(activation, Residual):
+        activation = activation.inner
+    if not isinstance(activation, Slopes):
+        return strength
+    n = chain.weights[k].shape[0]
+    lower, upper = activation.arrays(n)
+    result = np.zeros(n)
+    result[lower != upper] = strength
+    return result

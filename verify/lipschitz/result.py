@@ -1,6 +1,7 @@
 """What a Lipschitz analysis returns: both bounds, how they were found, and what is proved."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 from tangency.verify.certificate.chain import ChainWitness
@@ -21,13 +22,13 @@ class LipschitzBound:
     certified : bool
         Whether `upper` was proved in rigorous arithmetic for the exact weights.
     method : str
-        "lipsdp" or "product": the method that `upper` comes from.
+        "lipsdp", "eclipse_fast" or "product": the method that `upper` comes from.
     norm : str
-        Of input and output: "2".
+        Of the input: "2", "1" or "inf".
     seconds : float
         For everything, proof and search included.
     solver : str or None
-        What found the multipliers; None for the product.
+        What found the multipliers: "engine", "scs" or "clarabel"; None where none did.
     product : float
         The product of the norms, proved.
     lipsdp : float or None
@@ -36,6 +37,13 @@ class LipschitzBound:
         What `tangency.verify.certificate.check_chain` proved.
     certificate : str or None
         The file that holds the certificate.
+    output : str
+        Norm of the output, or "margin:i,j" for the difference f_i - f_j.
+    gap : float or None
+        How far `lipsdp` is estimated to lie above the optimum of its inequality, relative; it is
+        not proved.
+    finished : bool
+        False where a time limit or an interrupt ended the search.
     """
 
     upper: float
@@ -49,6 +57,9 @@ class LipschitzBound:
     lipsdp: float | None = None
     witness: ChainWitness | None = None
     certificate: str | None = None
+    output: str = "2"
+    gap: float | None = None
+    finished: bool = True
 
     @property
     def ratio(self) -> float:
@@ -67,6 +78,7 @@ class LipschitzBound:
             "certified": self.certified,
             "method": self.method,
             "norm": self.norm,
+            "output": self.output,
             "seconds": self.seconds,
             "certificate": self.certificate,
         }
@@ -78,6 +90,7 @@ class LipschitzBound:
         bars = [
             ("lower bound\n(attack)", self.lower, "tab:gray"),
             ("LipSDP", self.lipsdp, "tab:blue"),
+            ("ECLipsE-Fast", self.upper if self.method == "eclipse_fast" else None, "tab:green"),
             ("product\nof norms", self.product, "tab:orange"),
         ]
         shown = [(label, value, colour) for label, value, colour in bars if value is not None]
@@ -92,5 +105,7 @@ class LipschitzBound:
         axes.margins(y=0.12)
         axes.set_ylabel(f"Lipschitz constant ($\\ell_{{{self.norm}}}$)")
         state = "certified" if self.certified else "not certified"
-        axes.set_title(f"at most {self.upper:.6g} ({self.method}, {state})", fontsize=10)
+        # Rounded up: the title claims no more than was proved.
+        upper = Context(prec=7, rounding=ROUND_CEILING).create_decimal(Decimal(self.upper))
+        axes.set_title(f"at most {upper.normalize()} ({self.method}, {state})", fontsize=10)
         return figure

@@ -21,6 +21,7 @@ __all__ = ["cli", "main"]
 COMMANDS = {
     "activations": ("activations", "List the activation records, or print one record's card."),
     "certify": ("certify", "Prove a Lipschitz bound, or robustness on a data set."),
+    "check": ("check", "Check a certificate against a model."),
     "inspect": ("inspect", "Print a model as a table of its layers."),
     "ntk": ("ntk", "Compute the empirical neural tangent kernel on a data set."),
 }

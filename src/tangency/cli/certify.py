@@ -1,9 +1,9 @@
-"""``tangency certify MODEL``: a Lipschitz bound, or with --data the robustness of each sample."""
+"""``tangency certify MODEL``: a Lipschitz bound, everywhere or near samples, or robustness."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,30 +19,80 @@ from tangency.cli.common import (
     round_up,
     save_arrays,
     save_plot,
-    to_json,
 )
 
 __all__ = ["command"]
 
 
+if TYPE_CHECKING:
+    Converted = click.ParamType[Any]
+else:  # older releases of click have no type parameter here
+    Converted = click.ParamType
+
+
+class _Output(Converted):
+    """2, 1, inf, or margin:i,j as ("margin", i, j)."""
+
+    name = "NORM"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str | tuple[str, int, int]:
+        if value in ("2", "1"):
+            return int(value)
+        if value == "inf" or isinstance(value, int | tuple):
+            return value  # type: ignore[no-any-return]
+        kind, _, pair = str(value).partition(":")
+        entries = pair.split(",")
+        if kind == "margin" and len(entries) == 2 and all(e.strip().isdecimal() for e in entries):
+            return "margin", int(entries[0]), int(entries[1])
+        self.fail(f"{value!r}: give 2, 1, inf or margin:I,J", param, ctx)
+
+
 @click.command(name="certify")
 @model_options
 @click.option(
-    "--norm", type=click.Choice(["2"]), default="2", show_default=True, help="Norm on both sides."
+    "--norm",
+    type=click.Choice(["2", "inf", "1"]),
+    default="2",
+    show_default=True,
+    help="Norm of the input.",
+)
+@click.option(
+    "--output",
+    type=_Output(),
+    default="2",
+    show_default=True,
+    help="Norm of the output: 2, inf, 1, or margin:I,J for the difference of two entries.",
 )
 @click.option(
     "--method",
-    type=click.Choice(["lipsdp", "product", "ibp"]),
-    help="lipsdp or product for a Lipschitz bound [default: lipsdp]; ibp for robustness.",
+    type=click.Choice(["lipsdp", "eclipse_fast", "product", "ibp"]),
+    help="lipsdp, eclipse_fast or product for a Lipschitz bound [default: lipsdp]; ibp for "
+    "robustness.",
 )
 @click.option(
     "--solver",
-    type=click.Choice(["scs", "clarabel"]),
-    default="scs",
+    type=click.Choice(["engine", "scs", "clarabel"]),
+    default="engine",
     show_default=True,
     help="Solver of the LipSDP search; what it says is proved, not trusted.",
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the search (of each sample, with --local); the best so far is proved.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
+@click.option(
+    "--local",
+    type=click.Path(path_type=Path),
+    help="Bound the Lipschitz constant near these samples: .npz with an array x.",
+)
+@click.option("--branch", is_flag=True, help="With --local: cut the box (inputs of few entries).")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -54,9 +104,13 @@ __all__ = ["command"]
 def command(
     model: Path,
     norm: str,
+    output: Any,
     method: str | None,
     solver: str,
+    time_limit: float,
     seed: int,
+    local: Path | None,
+    branch: bool,
     data: Path | None,
     eps: float | None,
     limit: int | None,
@@ -65,68 +119,111 @@ def command(
     plot: Path | None,
     **reading: Any,
 ) -> None:
-    """Prove a bound on the l2 Lipschitz constant of a model, or its robustness on a data set.
+    """Prove a bound on the Lipschitz constant of a model, or its robustness on a data set.
 
     A number called certified was proved in real arithmetic for the exact weights with the hash
-    shown; beside it stands what an attack attained. Without --data, --out FILE.json writes the
-    answer; with --data, --out FILE.npz writes the arrays lower and upper (bounds on the outputs),
-    margin_lower (proved) and margin_upper (attained), verified and attacked.
+    shown; beside it stands what an attack attained. --out FILE.cert writes the certificate, which
+    tangency check proves again, and --out FILE.json the answer.
+
+    With --local X.npz --eps E the bounds hold for pairs inside the l-infinity ball of radius E
+    around each sample alone. There --out FILE.npz writes the arrays lower and upper, and a folder
+    (--out NAME without a suffix) gets one certificate a sample, sample_0000.cert and so on;
+    FILE.cert is for one sample. Ctrl-C ends the search and proves the best bound so far.
+
+    With --data X.npz --eps E, --out FILE.npz writes the arrays lower and upper (bounds on the
+    outputs), margin_lower (proved) and margin_upper (attained), verified and attacked.
 
     Exit status: 0 the bound was proved (with --data: the certified accuracy was found); 1 it was
     not proved; 2 bad input or usage.
     """
-    if (data is None) != (eps is None):
-        raise click.UsageError("--data and --eps go together: samples and the radius around them")
-    network = load_model(model, **reading)
-    if data is not None and eps is not None:
+    if data is not None and local is not None:
+        raise click.UsageError("--data asks for robustness, --local for bounds: give one of them")
+    if ((data or local) is None) != (eps is None):
+        raise click.UsageError(
+            "--data (or --local) and --eps go together: samples and the radius around them"
+        )
+    if branch and local is None:
+        raise click.UsageError("--branch cuts a box: give --local and --eps")
+    source = click.get_current_context().get_parameter_source
+    if data is not None:
         if method not in (None, "ibp"):
             raise click.UsageError(f"--method {method} bounds a Lipschitz constant: leave --data")
+        for name in ("norm", "output", "solver", "time_limit"):
+            if source(name) is not click.core.ParameterSource.DEFAULT:
+                option = name.replace("_", "-")
+                raise click.UsageError(f"--{option} is for a Lipschitz bound: leave --data")
+    elif method == "ibp":
+        raise click.UsageError("--method ibp certifies robustness: give --data and --eps")
+    elif limit is not None and local is None:
+        raise click.UsageError("--limit cuts a data set: give --data or --local, and --eps")
+    network = load_model(model, **reading)
+    if data is not None and eps is not None:
         _robustness(network, model, data, eps, limit, as_json, out, plot, seed)
         return
-    if method == "ibp":
-        raise click.UsageError("--method ibp certifies robustness: give --data and --eps")
-    if limit is not None:
-        raise click.UsageError("--limit cuts a data set: give --data and --eps")
-    _lipschitz(network, model, method or "lipsdp", solver, seed, as_json, out, plot)
+    options = {
+        "method": method or "lipsdp",
+        "norm": norm,
+        "output": output,
+        "solver": solver,
+        "time_limit": time_limit,
+        "seed": seed,
+    }
+    if local is not None and eps is not None:
+        from tangency.cli.certify_local import near_samples
+
+        if plot is not None:
+            raise click.UsageError("--plot shows one global bound: leave --local")
+        options["branch"] = branch
+        near_samples(network, model, local, eps, limit, as_json, out, options)
+        return
+    _lipschitz(network, model, as_json, out, plot, options)
 
 
 def _lipschitz(
     network: Any,
     path: Path,
-    method: str,
-    solver: str,
-    seed: int,
     as_json: bool,
     out: Path | None,
     plot: Path | None,
+    options: dict[str, Any],
 ) -> None:
+    from tangency.cli.certify_local import Status, named, write_json
     from tangency.models.errors import InputError
-    from tangency.verify import lipschitz_bound
+    from tangency.verify import lipschitz_bound, write_certificate
 
-    bound = lipschitz_bound(network, method=method, solver=solver, seed=seed)
-    answer = head(network, path) | bound.as_dict()
-    if out is not None:
-        try:
-            out.write_text(to_json(answer) + "\n")
-        except OSError as error:
-            raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+    if out is not None and out.suffix not in (".cert", ".json"):
+        raise InputError(f"{out}: give FILE.cert for the certificate or FILE.json for the answer")
+
+    with Status("Lipschitz bound") as status:
+        bound = lipschitz_bound(network, progress=status, **options)
+    answer = head(network, path) | bound.as_dict() | {"output": bound.output}
+    if out is not None and out.suffix == ".cert":
+        if bound.certified:
+            write_certificate(out, bound, network)
+            answer["certificate"] = str(out)
+    elif out is not None:
+        write_json(out, answer)
     if plot is not None:
         save_plot(plot, bound)
     upper, lower = round_up(bound.upper), bound.lower
     word = "certified" if bound.certified else "estimate"
+    ends = "l2" if (bound.norm, bound.output) == ("2", "2") else f"l{bound.norm} -> {bound.output}"
     lines = [
-        f"{path}: l2 Lipschitz constant of {network!r}",
+        f"{path}: {ends} Lipschitz constant of {network!r}",
         f"  upper bound   {upper}  {word}",
         f"  method        {bound.method}",
         f"  lower bound   {'none' if lower is None else round_down(lower)}  attained by attack",
         f"  ratio         {round_up(bound.ratio, 5)}",
         f"  product bound {round_up(bound.product)}",
-        f"  time          {bound.seconds:.2f} s",
+        f"  time          {bound.seconds:.2f} s"
+        + ("" if bound.finished else "  (stopped before the search had ended)"),
         f"  weights       sha256 {network.hash}",
     ]
+    if answer["certificate"] is not None:
+        lines.append(f"  certificate   {answer['certificate']}  (tangency check FILE MODEL)")
     if bound.certified:
         lines.append(
-            f"Proved: |f(x) - f(y)|_2 <= {upper} |x - y|_2 for all x and y, in real arithmetic, "
+            f"Proved: {named(bound, upper)} for all x and y, in real arithmetic, "
             "for exactly these weights."
         )
     else:

@@ -1,0 +1,158 @@
+"""``tangency check``, as a stranger uses it: a file, a model, a verdict and a status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tangency
+from tangency.cli import main
+from tangency.models import from_layers
+from tangency.verify import lipschitz_bound, read_certificate, write_certificate
+from tangency.verify.certificate import file
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RELU, MAXMIN, CONV = (str(EXAMPLES / f"digits_{name}.onnx") for name in ("relu", "maxmin", "conv"))
+
+pytest.importorskip("onnx", reason="the examples are ONNX files")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tangency", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        return int(stop.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """The certificate of the MaxMin example, by the command."""
+    path = tmp_path_factory.mktemp("cert") / "maxmin.cert"
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "certify", MAXMIN, "--out", path, "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["certificate"] == str(path)
+    return path, answer
+
+
+COMMAND = "from tangency.cli import main; main()"
+#: The same where what a search needs cannot be imported.
+ALONE = """
+import sys
+for name in "scipy jax jaxlib cvxpy scs clarabel numba torch matplotlib flint".split():
+    sys.modules[name] = None
+from tangency.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_it_holds_in_a_process_without_the_search(certificate, arguments):
+    path, answer = certificate
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "check", path, MAXMIN, *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    if not arguments:
+        assert done.stdout.startswith("holds: |f(x) - f(y)|_2 <= ")
+        assert answer["model"]["hash"] in done.stdout
+        return
+    found = json.loads(done.stdout)
+    assert found["holds"] is True
+    assert found["reason"] == ""
+    assert found["bound"] == answer["upper"]
+    assert found["model"] == {"path": MAXMIN, "hash": answer["model"]["hash"]}
+    assert found["tangency"] == tangency.__version__
+    printed = float(found["claim"].split("<= ")[1].split()[0])
+    assert answer["upper"] <= printed <= answer["upper"] * (1 + 1e-10)
+    assert found["seconds"] < max(answer["seconds"], 0.2)
+
+
+def test_in_exact_arithmetic(run, certificate):
+    pytest.importorskip("flint", reason="needs the extra [exact]")
+    code, out, _ = run("check", certificate[0], MAXMIN, "--exact")
+    assert code == 0
+    assert "rational arithmetic" in out
+
+
+def test_another_model_does_not_hold(run, certificate):
+    code, out, _ = run("check", certificate[0], RELU)
+    assert code == 1
+    assert out.startswith("does not hold: the certificate is for the weights with sha256")
+    code, out, _ = run("check", certificate[0], RELU, "--json")
+    assert code == 1
+    found = json.loads(out)
+    assert found["holds"] is False
+    assert found["model"]["hash"] == tangency.load(RELU).hash
+    assert found["reason"]
+
+
+def test_a_lowered_bound_does_not_hold(run, certificate, tmp_path):
+    held = read_certificate(certificate[0])
+    lower = held.bound * (1 - 1e-6)
+    witness = replace(held.witness, bound=lower)
+    other = replace(held, claim=replace(held.claim, bound=lower), witness=witness)
+    file.write(tmp_path / "lower.cert", other)
+    code, out, _ = run("check", tmp_path / "lower.cert", MAXMIN)
+    assert code == 1
+    assert "does not hold: layer 1" in out
+
+
+def test_bad_input_is_one_line_and_status_2(run, certificate, tmp_path):
+    data = certificate[0].read_bytes()
+    damaged = bytearray(data)
+    damaged[-3] ^= 1
+    for name, content, word in (
+        ("short", data[:-1], "truncated"),
+        ("damaged", bytes(damaged), "sha256"),
+        ("later", data.replace(b"certificate 1", b"certificate 99", 1), "version 99"),
+        ("text", b"hello", "not a tangency certificate"),
+        ("empty", b"", "truncated"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        code, out, err = run("check", path, MAXMIN, "--json")
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        assert word in err
+        assert str(path) in err
+    assert run("check", tmp_path / "none", MAXMIN)[0] == 2
+    assert run("check", certificate[0], tmp_path / "none.onnx")[0] == 2
+    code, _, err = run("certify", MAXMIN, "--out", tmp_path / "x.txt")
+    assert code == 2
+    assert "FILE.cert" in err
+
+
+def test_convolutions_and_matlab_files(run, tmp_path):
+    path = tmp_path / "conv.cert"
+    assert run("certify", CONV, "--method", "product", "--out", path)[0] == 0
+    code, out, _ = run("check", path, CONV)
+    assert code == 0
+    assert "found by product" in out
+    savemat = pytest.importorskip("scipy.io").savemat
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((4, 3)), rng.standard_normal((2, 4))]
+    cells = np.empty((1, 2), dtype=object)
+    cells[0, 0], cells[0, 1] = weights
+    savemat(tmp_path / "net.mat", {"W": cells})
+    network = from_layers(weights, "maxmin")
+    write_certificate(path, lipschitz_bound(network, attack=False), network)
+    assert run("check", path, tmp_path / "net.mat")[0] == 0
+    assert run("check", path, tmp_path / "net.mat", "--activation", "relu")[0] == 1

@@ -1,0 +1,166 @@
+"""What a certificate claims, in words and as data."""
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
+from hashlib import sha256
+from typing import Literal, TypeAlias, cast
+
+import numpy as np
+
+from tangency.verify.certificate.matrix import Array
+from tangency.verify.certificate.product import ProductWitness
+from tangency.verify.certificate.witness import ChainWitness
+
+__all__ = ["WITNESSES", "Certificate", "Claim", "Norm", "Output", "Region", "Witness", "claim_of"]
+
+Norm: TypeAlias = Literal["1", "2", "inf"]
+Output: TypeAlias = Literal["1", "2", "inf", "margin"]
+Witness: TypeAlias = ChainWitness | ProductWitness
+#: The types of witness that a certificate may hold, by the names that files call them.
+WITNESSES: dict[str, type] = {cls.__name__: cls for cls in (ChainWitness, ProductWitness)}
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The box that a local claim speaks about: all x with ``lower <= x <= upper``.
+
+    Parameters
+    ----------
+    lower, upper : (*input_shape) arrays
+        Corners, kept to the last bit.
+    """
+
+    lower: Array
+    upper: Array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Region) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of shape and corners."""
+        digest = sha256(repr(self.lower.shape).encode())
+        for corner in (self.lower, self.upper):
+            digest.update(np.ascontiguousarray(corner, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        """Name the box by its size and its digest.
+
+        Examples
+        --------
+        >>> print(Region(np.zeros(2), np.array([0.5, 0.25])))
+        the box of 2 entries, edges up to about 0.5, with sha256 a03d94dad30e
+        """
+        edge = float((self.upper - self.lower).max(initial=0.0))
+        return (
+            f"the box of {self.lower.size} entries, edges up to about {edge:.6g}, "
+            f"with sha256 {self.digest[:12]}"
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    r"""That a network is Lipschitz: :math:`|f(x) - f(y)|_q \le L\,|x - y|_p` for all x and y.
+
+    Parameters
+    ----------
+    kind : {"lipschitz"}
+    norm_in : {"1", "2", "inf"}
+        p, of the flattened input.
+    norm_out : {"1", "2", "inf", "margin"}
+        q, of the flattened output; with "margin" f stands for the difference of two entries.
+    bound : float
+        L.
+    margin : tuple of int
+        The entries i and j of f_i - f_j, otherwise empty.
+    region : Region, optional
+        The box that x and y are taken from; all of space where there is none.
+    """
+
+    kind: Literal["lipschitz"]
+    norm_in: Norm
+    norm_out: Output
+    bound: float
+    margin: tuple[int, ...] = ()
+    region: Region | None = None
+
+    def __str__(self) -> str:
+        """The inequality, its number rounded upward to 12 digits.
+
+        Examples
+        --------
+        >>> print(Claim("lipschitz", "2", "2", 2.5))
+        |f(x) - f(y)|_2 <= 2.5 |x - y|_2 for all x and y
+        >>> print(Claim("lipschitz", "inf", "margin", 0.5, (3, 5)))
+        |g(x) - g(y)| <= 0.5 |x - y|_inf for all x and y, where g = f[3] - f[5]
+        """
+        rounded = Context(prec=12, rounding=ROUND_CEILING).create_decimal(Decimal(self.bound))
+        right = f"{format(rounded.normalize(), 'g')} |x - y|_{self.norm_in} for all x and y"
+        if self.region is not None:
+            right += f" in {self.region}"
+        if self.norm_out == "margin":
+            i, j = self.margin
+            return f"|g(x) - g(y)| <= {right}, where g = f[{i}] - f[{j}]"
+        return f"|f(x) - f(y)|_{self.norm_out} <= {right}"
+
+    def words(self, network: str) -> str:
+        """The claim with its conditions, for the network of a hash."""
+        return f"{self}, in real arithmetic, for exactly the weights with sha256 {network}"
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A claim about one network, and what proves it.
+
+    Nothing in it is trusted: `tangency.check` derives the claim again.
+
+    Parameters
+    ----------
+    claim : Claim
+    network : str
+        The hash of the network, `Network.hash`.
+    input_shape, output_shape : tuple of int
+    method : str
+        How the witness was found. Not needed for the proof.
+    tangency : str
+        The version that wrote it.
+    witness : ChainWitness or ProductWitness
+    """
+
+    claim: Claim
+    network: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    method: str
+    tangency: str
+    witness: Witness
+
+    @property
+    def bound(self) -> float:
+        """The number that is claimed."""
+        return self.claim.bound
+
+    def __str__(self) -> str:
+        return self.claim.words(self.network)
+
+
+def claim_of(witness: Witness, region: Region | None = None) -> Claim:
+    """Return the claim that a witness proves where its check succeeds: all of it, and no more.
+
+    Parameters
+    ----------
+    witness : ChainWitness or ProductWitness
+    region : Region, optional
+        The box over which the slopes hold that the witness is checked with.
+
+    Examples
+    --------
+    >>> claim_of(ProductWitness(6.0, (2.0, 3.0))).bound
+    6.0
+    """
+    norm, output = cast("Norm", witness.norm), cast("Output", witness.output)
+    return Claim("lipschitz", norm, output, witness.bound, witness.margin, region)

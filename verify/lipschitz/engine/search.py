@@ -1,0 +1,213 @@
+"""The engine on a chain: one search for each output asked for, then the proof."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangency.models.errors import InputError
+from tangency.verify.certificate.chain import ChainWitness
+from tangency.verify.certificate.layers import Residual
+from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.eclipse import eclipse_start, takes_eclipse
+from tangency.verify.lipschitz.engine.assemble import assemble
+from tangency.verify.lipschitz.engine.objective import Objective
+from tangency.verify.lipschitz.engine.solve import FIRST, Solution, minimise, one_thread
+from tangency.verify.lipschitz.repair import Found, prove, prove_rows
+from tangency.verify.lipschitz.scaling import norm_exponents, reduced
+
+__all__ = ["EngineResult", "engine_bound"]
+
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class EngineResult:
+    """What the engine found and proved.
+
+    Parameters
+    ----------
+    witness : ChainWitness
+        Checked; its bound is the result.
+    gap : float
+        An estimate, not proved, of how far the bound lies above the optimum, relative.
+    finished : bool
+        Whether the search ended by itself.
+    steps : int
+        Gradients computed.
+    seconds : float
+        Search and proof.
+    """
+
+    witness: ChainWitness
+    gap: float
+    finished: bool
+    steps: int
+    seconds: float
+
+
+def engine_bound(
+    chain: Chain,
+    *,
+    norm: str = "2",
+    output: str = "2",
+    margin: tuple[int, ...] = (),
+    time_limit: float | None = None,
+    rtol: float = 1e-6,
+    progress: Progress | None = None,
+) -> EngineResult | None:
+    """Return the best bound that the engine finds and proves for a chain.
+
+    Parameters
+    ----------
+    chain : Chain
+    norm : {"2", "1", "inf"}
+        Of the input.
+    output : {"2", "1", "inf", "margin"}
+        Norm of the output, or the difference of the two entries of `margin`.
+    margin : tuple of int
+        i and j.
+    time_limit : float, optional
+        Seconds for the search. The best bound so far is proved; so it is on an interrupt.
+    rtol : float
+        The search stops where the bound is estimated to lie this near its optimum.
+    progress : callable, optional
+        Called with the bound, not yet proved, and the seconds so far.
+
+    Returns
+    -------
+    EngineResult or None
+        None where a matrix is zero, or nothing could be proved in float64.
+    """
+    begin = time.perf_counter()
+    exponents = norm_exponents(chain)
+    weights = [np.ldexp(w.midpoint, -e) for w, e in zip(chain.weights, exponents, strict=True)]
+    if not all(w.any() for w in weights) and not _residual(chain):
+        return None
+    if norm == "2" and not (chain.activations and isinstance(chain.activations[0], Residual)):
+        weights[0] = reduced(weights[0])
+    lasts: list[Array] = [weights[-1]]
+    if output == "margin":
+        _require_outputs(margin, weights[-1].shape[0])
+        lasts = [weights[-1][[margin[0]]] - weights[-1][[margin[1]]]]
+    elif output == "inf":
+        lasts = [weights[-1][[i]] for i in range(weights[-1].shape[0])]
+    found: list[Found | None] = []
+    tail: tuple[Array, ...] = ()
+    solutions: list[Solution] = []
+    with one_thread(max(max(w.shape) for w in weights[1:] or weights)):
+        for i, last in enumerate(lasts):
+            left = None
+            if time_limit is not None:
+                left = (begin + time_limit - time.perf_counter()) / (len(lasts) - i)
+            one = _search(
+                chain,
+                [*weights[:-1], last],
+                exponents,
+                norm,
+                "1" if output == "1" else "2",
+                (left, rtol, _shown(progress, begin)),
+            )
+            if one is None:
+                found.append(None)
+                continue
+            solutions.append(one[1])
+            found.append(one[0])
+            tail = one[2]
+        usable = [f for f in found if f is not None]
+        if not usable:
+            return None
+        if output == "inf":
+            # What bounds another entry bounds one that is zero.
+            witness = prove_rows(chain, [f if f is not None else usable[0] for f in found])
+        else:
+            witness = prove(chain, usable[0], output=output, margin=margin, tail=tail)
+    if witness is None:
+        return None
+    return EngineResult(
+        witness,
+        max(s.gap for s in solutions),
+        all(s.finished for s in solutions),
+        sum(s.steps for s in solutions),
+        time.perf_counter() - begin,
+    )
+
+
+def _search(
+    chain: Chain,
+    weights: list[Array],
+    exponents: tuple[int, ...],
+    norm: str,
+    output: str,
+    options: tuple[float | None, float, Callable[[float, int], None] | None],
+) -> tuple[Found, Solution, tuple[Array, ...]] | None:
+    """Search for one output; return what a proof needs."""
+    if not weights[-1].any():
+        return None
+    time_limit, rtol, shown = options
+    assembly = assemble(weights, chain.activations, exponents)
+    objective = Objective(assembly.layers, assembly.last, norm=norm, output=output)
+    theta = np.zeros(objective.size)
+    begin = objective.parts[0].stop
+    # An l1 output begins with nu = m: all storages are m times those of l2.
+    growth = math.log(weights[-1].shape[0]) if output == "1" else 0.0
+    theta[begin : begin + assembly.start.size] = assembly.start + growth
+    if norm == "inf":
+        storage = objective.input_storage(theta)
+        if storage is None:
+            return None
+        # A diagonal matrix above Y_0: the sums of its rows in absolute value.
+        sums = np.abs(storage).sum(axis=1)
+        theta[objective.parts[0]] = np.log(np.maximum(2.0 * sums, 1e-12 * sums.max()))
+    scale = sum(
+        e
+        for k, e in enumerate(assembly.exponents)
+        if k == len(assembly.layers) or not isinstance(chain.activations[k], Residual)
+    )
+    if norm == "2" and output == "2" and takes_eclipse(chain):
+        other = eclipse_start(weights, assembly, exponents)
+        if objective.evaluate(other, FIRST) is not None:  # the better of both closed forms
+            theta = other
+    solution = minimise(
+        objective,
+        theta,
+        time_limit=time_limit,
+        rtol=rtol,
+        progress=None if shown is None else lambda square: shown(square, scale),
+    )
+    if solution is None:
+        return None
+    best = solution.theta
+    last, tail = assembly.last, ()
+    if output == "1":
+        nu = (1.0 + 1e-14 * last.shape[0]) / objective.shares(best)
+        last, tail = np.sqrt(nu)[:, None] * last, (nu,)  # type: ignore[assignment]
+    strengths = [np.exp(best[part]) for part in objective.parts[1:-1]]
+    head = np.exp(best[objective.parts[0]]) if norm == "inf" else None
+    return Found(assembly, strengths, last, norm, head), solution, tail
+
+
+def _shown(progress: Progress | None, begin: float) -> Callable[[float, int], None] | None:
+    if progress is None:
+        return None
+
+    def shown(square: float, scale: int) -> None:
+        try:
+            bound = math.ldexp(math.sqrt(square), scale)
+        except OverflowError:
+            bound = math.inf
+        progress(bound, time.perf_counter() - begin)
+
+    return shown
+
+
+def _residual(chain: Chain) -> bool:
+    return any(isinstance(a, Residual) for a in chain.activations)
+
+
+def _require_outputs(margin: tuple[int, ...], outputs: int) -> None:
+    if len(margin) != 2 or margin[0] == margin[1] or not all(0 <= i < outputs for i in margin):
+        raise InputError(f"a margin takes two different outputs below {outputs}, not {margin}")

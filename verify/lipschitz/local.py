@@ -1,0 +1,238 @@
+r"""Lipschitz constants on a box: slopes from interval bounds, then the same engine and proof.
+
+.. math:: \|f(x) - f(y)\|_q \le L\,\|x - y\|_p \qquad\text{for all } x, y \in [l, u],
+
+and for no other pairs. Interval bounds over the box, rounded outward, enclose the input of every
+activation; the slopes that are left there replace the global ones. A neuron with one slope alone,
+such as a ReLU that does not switch on the box, is linear and costs nothing; so is a pair of MaxMin
+that keeps its order.
+
+The box is convex, so the segment between two of its points lies in it. That is why slopes on
+intervals bound difference quotients, and why a box may be cut into pieces: a segment passes from
+piece to piece, so that the constant of the whole is at most the largest of theirs (see `.branch`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tangency.models.errors import InputError
+from tangency.models.intervals import Interval
+from tangency.models.network import Network
+from tangency.verify.bounds.box import Box
+from tangency.verify.bounds.walk import input_intervals, walk
+from tangency.verify.lipschitz.bound import bound_chain
+from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.local_attack import attack_box
+from tangency.verify.lipschitz.network import chain_of
+from tangency.verify.lipschitz.pairs import settle_pairs
+from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.lipschitz.unroll import Unrolled, unroll
+
+__all__ = ["LocalBound", "local_bound", "local_chain"]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalBound(LipschitzBound):
+    """A Lipschitz bound for all pairs of points inside a box, and for no others.
+
+    Parameters
+    ----------
+    box : Box
+        Where it holds.
+    boxes : int
+        Pieces that the box was cut into; 1 without branch and bound. The bound of several pieces
+        has no witness.
+    history : tuple of (seconds, bound)
+        How branch and bound went on.
+    """
+
+    box: Box | None = None
+    boxes: int = 1
+    history: tuple[tuple[float, float], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the command prints for programs."""
+        return super().as_dict() | {
+            "output": self.output,
+            "local": True,
+            "boxes": self.boxes,
+            "finished": self.finished,
+        }
+
+
+def local_bound(
+    network: Network,
+    box: Box,
+    *,
+    method: str = "lipsdp",
+    norm: Any = 2,
+    output: Any = 2,
+    solver: str = "engine",
+    time_limit: float | None = 60.0,
+    rtol: float | None = None,
+    progress: Callable[[float, float], None] | None = None,
+    seed: int = 0,
+    attack: bool = True,
+    branch: bool = False,
+    max_boxes: int = 1000,
+    unrolled: Unrolled | None = None,
+) -> LocalBound:
+    """Bound the Lipschitz constant of a network on a box.
+
+    Parameters
+    ----------
+    network : Network
+        As :func:`tangency.verify.lipschitz.lipschitz_bound` takes it. An activation with unbounded
+        slope, such as sqrt, will do where its slope is bounded on the box.
+    box : Box
+        One box, of the shape of the input or (1, *shape).
+    method, norm, output, solver, time_limit, rtol, progress
+        As in :func:`tangency.verify.lipschitz.bound_chain`.
+    seed : int
+        Of the search for the lower bound.
+    attack : bool
+        Whether to search the box for a lower bound.
+    branch : bool
+        Whether to cut the box, longest edge first, for a better bound; for inputs of up to about
+        four entries that vary. `rtol` (1e-3 here) is then the distance to the lower bound at which
+        it stops.
+    max_boxes : int
+        Pieces at most.
+    unrolled : Unrolled, optional
+        Of the same network, where many boxes are bounded.
+
+    Returns
+    -------
+    LocalBound
+        `upper` holds for all pairs of points in the box; `lower` is the norm of a Jacobian at a
+        point inside it.
+
+    Raises
+    ------
+    InputError
+        If the box does not fit or an option is unknown; if an activation has no bounded slope on
+        the box.
+    UnsupportedError, NotProvedError
+        As in `bound_chain`.
+
+    Examples
+    --------
+    >>> from tangency.models import from_layers
+    >>> network = from_layers([np.array([[1.0], [1.0]]), np.array([[3.0, -1.0]])], "relu")
+    >>> found = local_bound(network, Box(np.array([-2.0]), np.array([-1.0])))
+    >>> found.upper  # both neurons are off
+    0.0
+    >>> round(local_bound(network, Box(np.array([1.0]), np.array([5.0]))).upper, 6)
+    2.0
+    """
+    start = time.perf_counter()
+    parts = unroll(network) if unrolled is None else unrolled
+    options = {
+        "method": method,
+        "norm": norm,
+        "output": output,
+        "solver": solver,
+        "attack": False,
+    }
+    chain = local_chain(network, box, unrolled=parts)
+    if branch:
+        from tangency.verify.lipschitz.branch import branch_and_bound
+
+        return branch_and_bound(
+            network,
+            box,
+            parts,
+            options,
+            time_limit=time_limit,
+            rtol=1e-3 if rtol is None else rtol,
+            progress=progress,
+            seed=seed,
+            attack=attack,
+            max_boxes=max_boxes,
+        )
+    found = bound_leaf(chain, options | {"time_limit": time_limit, "rtol": rtol}, progress)
+    lower = None
+    if attack:
+        lower = attack_box(chain, box, norm=found.norm, output=found.output, seed=seed)
+    return as_local(found, box, lower, time.perf_counter() - start)
+
+
+def local_chain(network: Network, box: Box, *, unrolled: Unrolled | None = None) -> Chain:
+    """Return the chain of a network with the slopes that its activations have over a box.
+
+    Parameters
+    ----------
+    network : Network
+    box : Box
+        Of the shape of the input or (1, *shape).
+    unrolled : Unrolled, optional
+        Of the same network.
+
+    Raises
+    ------
+    InputError
+        If the box does not fit or a slope is not bounded on it.
+    UnsupportedError
+        If the network is no chain.
+
+    Examples
+    --------
+    >>> from tangency.models import from_layers
+    >>> network = from_layers([np.array([[1.0], [-1.0]]), np.ones((1, 2))], "relu")
+    >>> chain = local_chain(network, Box(np.array([1.0]), np.array([2.0])))
+    >>> chain.activations[0].lower, chain.activations[0].upper
+    (array([1., 0.]), array([1., 0.]))
+    """
+    parts = unroll(network) if unrolled is None else unrolled
+    inputs = input_intervals(network, box)
+    if inputs[0].shape[0] != 1:
+        raise InputError(
+            f"box of shape {box.shape}: a local Lipschitz bound takes one box at a time"
+        )
+    nodes = network.structure.nodes
+    before = [nodes[end].inputs[0] for end in parts.ends]
+    found = walk(network, inputs, before).found if before else {}
+    ordered = []
+    for i, order in zip(before, parts.orders, strict=True):
+        low, high = (
+            np.broadcast_to(side, (1, *nodes[i].shape)).reshape(-1)[order]
+            for side in (found[i].lower, found[i].upper)
+        )
+        ordered.append(Interval(low, high))
+    return settle_pairs(chain_of(network, unrolled=parts, inputs=ordered), ordered)
+
+
+def bound_leaf(
+    chain: Chain,
+    options: dict[str, Any],
+    progress: Callable[[float, float], None] | None = None,
+) -> LipschitzBound:
+    """Bound a chain with local slopes, many of which may be zero."""
+    with np.errstate(all="ignore"):
+        return bound_chain(chain, progress=progress, **options)
+
+
+def as_local(
+    found: LipschitzBound, box: Box, lower: float | None, seconds: float, **more: Any
+) -> LocalBound:
+    """Return a bound with the box that it holds on and the lower bound found inside.
+
+    Raises
+    ------
+    NotProvedError
+        If the lower bound contradicts the upper one.
+    """
+    from tangency.models.errors import NotProvedError
+
+    if lower is not None and lower > found.upper:
+        if lower > found.upper * (1.0 + 1e-9) + 1e-320:
+            raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {found.upper!r}")
+        lower = found.upper  # they meet up to the search's own rounding errors
+    values = {f.name: getattr(found, f.name) for f in fields(LipschitzBound)}
+    return LocalBound(**(values | {"lower": lower, "seconds": seconds, "box": box} | more))
