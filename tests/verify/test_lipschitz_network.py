@@ -218,3 +218,15 @@ def test_a_convolution_too_large_to_unroll_goes_by_frequencies(monkeypatch):
     assert unrolled.upper * (1 - 1e-6) <= large.upper <= 2 * unrolled.upper
     with pytest.raises(InputError, match="as a matrix it is 72 x 72"):
         lipschitz_bound(network, norm=1)
+
+
+@pytest.mark.parametrize("norm", [1, 2, "inf"])
+@pytest.mark.parametrize("output", [1, "inf", ("margin", 0, 2)])
+def test_every_norm_has_both_sides(norm, output):
+    # A linear map: the constant is the operator norm, attained everywhere.
+    w = RNG.standard_normal((3, 4))
+    bound = lipschitz_bound(from_layers([np.eye(4), w], "identity"), norm=norm, output=output)
+    assert bound.certified
+    assert 0 < bound.lower <= bound.upper
+    relu = lipschitz_bound(from_layers([w, w.T.copy()], "relu"), norm=norm, output=output)
+    assert 0 < relu.lower <= relu.upper

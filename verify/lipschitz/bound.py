@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.verify.certificate.chain import ChainWitness
@@ -13,6 +16,7 @@ from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.eclipse import eclipse_fast_witness
 from tangency.verify.lipschitz.engine.search import engine_bound
 from tangency.verify.lipschitz.lipsdp import SOLVERS, lipsdp_witness
+from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.product import product_bound
 from tangency.verify.lipschitz.result import LipschitzBound
 
@@ -61,7 +65,7 @@ def bound_chain(
     seed : int
         Of the search for the lower bound.
     attack : bool
-        Whether to search for a lower bound (l2, chains without residual or Householder layers).
+        Whether to search for a lower bound (chains without residual or Householder layers).
 
     Returns
     -------
@@ -129,7 +133,10 @@ def bound_chain(
     upper = proved if proved is not None and better else product
     if not math.isfinite(upper):
         raise NotProvedError("no bound within the range of float64 could be proved")
-    lower = search(chain, seed=seed) if attack and euclidean and plain else None
+    name = target if not margin else f"margin:{margin[0]},{margin[1]}"
+    lower = None
+    if attack and plain:
+        lower = search(chain, seed=seed) if euclidean else _in_boxes(chain, source, name, seed)
     if lower is not None and lower > upper:
         if lower > upper * (1.0 + 1e-9) + 1e-320:
             raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
@@ -145,7 +152,7 @@ def bound_chain(
         product=product,
         lipsdp=proved if method == "lipsdp" else None,
         witness=witness if better else None,
-        output=target if not margin else f"margin:{margin[0]},{margin[1]}",
+        output=name,
         gap=gap,
         finished=finished,
     )
@@ -167,3 +174,13 @@ def _output(given: Any, outputs: int) -> tuple[str, tuple[int, ...]]:
             raise InputError(f"a margin takes two different outputs below {outputs}: {given!r}")
         return "margin", (pair[0], pair[1])
     return _norm(given, "output"), ()
+
+
+def _in_boxes(chain: Chain, norm: str, output: str, seed: int) -> float | None:
+    """Return the best lower bound that the search inside a box finds, for boxes of three sizes."""
+    n = chain.sizes[0]
+    found = [
+        attack_box(chain, SimpleNamespace(lower=-r, upper=r), norm=norm, output=output, seed=seed)
+        for r in (np.full(n, 10.0**k) for k in (0, 1, 2))
+    ]
+    return max((value for value in found if value is not None), default=None)

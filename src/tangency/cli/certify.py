@@ -206,13 +206,14 @@ def _lipschitz(
     if plot is not None:
         save_plot(plot, bound)
     upper, lower = round_up(bound.upper), bound.lower
+    attained = "none found" if lower is None else f"{round_down(lower)}  attained by attack"
     word = "certified" if bound.certified else "estimate"
     ends = "l2" if (bound.norm, bound.output) == ("2", "2") else f"l{bound.norm} -> {bound.output}"
     lines = [
         f"{path}: {ends} Lipschitz constant of {network!r}",
         f"  upper bound   {upper}  {word}",
         f"  method        {bound.method}",
-        f"  lower bound   {'none' if lower is None else round_down(lower)}  attained by attack",
+        f"  lower bound   {attained}",
         f"  ratio         {round_up(bound.ratio, 5)}",
         f"  product bound {round_up(bound.product)}",
         f"  time          {bound.seconds:.2f} s"
