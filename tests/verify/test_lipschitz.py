@@ -262,7 +262,7 @@ def test_attack_is_deterministic():
 def test_result_for_programs_and_for_people():
     found = bound_chain(random_chain((3, 4, 2), 0))
     assert list(found.as_dict()) == [
-        "upper", "lower", "certified", "method", "norm", "seconds", "certificate",
+        "upper", "lower", "certified", "method", "norm", "output", "seconds", "certificate",
     ]  # fmt: skip
     assert found.as_dict()["certificate"] is None
     axes = found.plot().axes[0]
