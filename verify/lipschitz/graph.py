@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tangency.models.errors import UnsupportedError
 from tangency.models.network import Network
-from tangency.models.ops import Householder, MatMul, MaxPool, Product, Quotient
+from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
+from tangency.verify.lipschitz import unroll
 from tangency.verify.lipschitz.unroll import _needed, _nonlinearity
 
 __all__ = ["bends", "frontier", "is_plain", "sources_of"]
@@ -49,20 +49,4 @@ def frontier(network: Network, stops: set[int]) -> set[int]:
 
 def sources_of(network: Network) -> list[set[int]]:
     """For each node, the input or nonlinearities that it is an affine function of."""
-    sources: list[set[int]] = []
-    for i, node in enumerate(network.structure.nodes):
-        if i in network.structure.inputs or bends(node):
-            sources.append({i})
-            continue
-        inputs = [sources[j] for j in node.inputs]
-        variable = [k for k, s in enumerate(inputs) if s]
-        scaled = isinstance(node.op, MatMul | Product) and len(variable) < 2
-        scaled = scaled or (isinstance(node.op, Quotient) and variable in ([], [0]))
-        if variable and not (node.op.affine or scaled):
-            raise UnsupportedError(
-                f"layer {node.name!r}: Lipschitz bounds have no place for {node.op.kind}; they "
-                "take affine layers, activations of one variable, prelu, group_sort, householder "
-                "and max_pool"
-            )
-        sources.append(set().union(*inputs))
-    return sources
+    return unroll.sources_of(network, bends, "prelu, group_sort, householder and max_pool")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -35,7 +35,7 @@ from tangency.models.structure import Node
 from tangency.verify.bounds.registry import rule_of
 from tangency.verify.certificate import Matrix
 
-__all__ = ["TooLargeError", "Unrolled", "unroll"]
+__all__ = ["TooLargeError", "Unrolled", "sources_of", "unroll"]
 
 #: Entries of the largest matrix that a layer is unrolled into.
 LARGEST = 2**25
@@ -87,7 +87,7 @@ def unroll(network: Network) -> Unrolled:
     nodes = network.structure.nodes
     network.input_shape, network.output_shape  # noqa: B018  (one of each, or an error)
     weights = {key: w.astype(np.float64) for key, w in network.weights.items()}
-    sources = _sources(network)
+    sources = sources_of(network)
     needed = _needed(network)
     ends = [i for i, node in enumerate(nodes) if _nonlinearity(node) and i in needed]
     matrices, biases, orders = [], [], []
@@ -140,11 +140,18 @@ def _needed(network: Network) -> set[int]:
     return seen
 
 
-def _sources(network: Network) -> list[set[int]]:
-    """For each node, the input or nonlinearities that it is an affine function of."""
+def sources_of(
+    network: Network,
+    bends: Callable[[Node], bool] = _nonlinearity,
+    taken: str = "prelu and group_sort",
+) -> list[set[int]]:
+    """For each node, the input or nonlinearities that it is an affine function of.
+
+    ``bends`` says which nodes are nonlinearities, ``taken`` names the last of them in the error.
+    """
     sources: list[set[int]] = []
     for i, node in enumerate(network.structure.nodes):
-        if i in network.structure.inputs or _nonlinearity(node):
+        if i in network.structure.inputs or bends(node):
             sources.append({i})
             continue
         inputs = [sources[j] for j in node.inputs]
@@ -154,7 +161,7 @@ def _sources(network: Network) -> list[set[int]]:
         if variable and not (node.op.affine or scaled):
             raise UnsupportedError(
                 f"layer {node.name!r}: Lipschitz bounds have no place for {node.op.kind}; they "
-                "take affine layers, activations of one variable, prelu and group_sort"
+                f"take affine layers, activations of one variable, {taken}"
             )
         sources.append(set().union(*inputs))
     return sources
