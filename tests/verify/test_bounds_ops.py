@@ -45,7 +45,7 @@ from tangency.models.ops import (
     numpy_backend,
 )
 from tangency.verify.bounds import Box, bound
-from tangency.verify.bounds.registry import RULES
+from tangency.verify.rigorous.registry import RULES
 
 
 def one_op(op, *shapes, constants=(), dtype="float64", **params):

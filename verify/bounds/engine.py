@@ -12,6 +12,7 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.verify.bounds.box import Box
+from tangency.verify.bounds.inputs import input_intervals
 from tangency.verify.bounds.result import Bounds
 from tangency.verify.bounds.specification import (
     check_labels,
@@ -21,7 +22,7 @@ from tangency.verify.bounds.specification import (
     on_last_layer,
     on_output,
 )
-from tangency.verify.bounds.walk import Walk, input_intervals, walk
+from tangency.verify.rigorous.walk import Walk, walk
 
 __all__ = ["METHODS", "bound", "margins"]
 

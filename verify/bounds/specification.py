@@ -20,7 +20,7 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Dense, Reshape
-from tangency.verify.bounds.enclosure import affine, relative_error
+from tangency.verify.rigorous.enclosure import affine, relative_error
 
 __all__ = ["check_labels", "check_spec", "elided", "margin_spec", "on_last_layer", "on_output"]
 

@@ -15,9 +15,9 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Add, Subtract, numpy_backend
-from tangency.verify.bounds.registry import rule_of
 from tangency.verify.certificate import Matrix
 from tangency.verify.lipschitz.unroll import LARGEST, MIXERS, MOVERS, _linear_part
+from tangency.verify.rigorous.registry import rule_of
 
 __all__ = ["affine_map"]
 

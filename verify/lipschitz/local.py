@@ -25,7 +25,7 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.walk import input_intervals, walk
+from tangency.verify.bounds.inputs import input_intervals
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.local_attack import attack_box
@@ -33,6 +33,7 @@ from tangency.verify.lipschitz.network import chain_of
 from tangency.verify.lipschitz.pairs import settle_pairs
 from tangency.verify.lipschitz.result import LipschitzBound
 from tangency.verify.lipschitz.unroll import Unrolled, unroll
+from tangency.verify.rigorous.walk import walk
 
 __all__ = ["LocalBound", "local_bound", "local_chain"]
 

@@ -32,8 +32,8 @@ from tangency.models.ops import (
     numpy_backend,
 )
 from tangency.models.structure import Node
-from tangency.verify.bounds.registry import rule_of
 from tangency.verify.certificate import Matrix
+from tangency.verify.rigorous.registry import rule_of
 
 __all__ = ["TooLargeError", "Unrolled", "sources_of", "unroll"]
 

@@ -12,11 +12,10 @@ import numpy as np
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.verify.bounds import arithmetic, groups, linear, moving, nonlinear, normalised
-from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.registry import rule_of
+from tangency.verify.rigorous import arithmetic, groups, linear, moving, nonlinear, normalised
+from tangency.verify.rigorous.registry import rule_of
 
-__all__ = ["Walk", "input_intervals", "walk"]
+__all__ = ["Walk", "walk"]
 
 RULE_FILES = (arithmetic, groups, linear, moving, nonlinear, normalised)
 
@@ -35,30 +34,6 @@ class Walk:
 
     found: dict[int, Interval] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
-
-
-def input_intervals(network: Network, box: Box | Sequence[Box]) -> list[Interval]:
-    """The boxes as intervals with the batch in front; InputError when they do not fit."""
-    boxes = [box] if isinstance(box, Box) else list(box) if isinstance(box, tuple | list) else []
-    if not boxes or not all(isinstance(b, Box) for b in boxes):
-        raise InputError(f"box is a {type(box).__name__}: give a Box, or one Box for each input")
-    shapes = network.input_shapes
-    if len(boxes) != len(shapes):
-        raise InputError(f"the network takes {len(shapes)} inputs {shapes}, got {len(boxes)} boxes")
-    intervals = []
-    for i, (b, shape) in enumerate(zip(boxes, shapes, strict=True)):
-        if b.shape == shape:
-            intervals.append(Interval(b.lower[None], b.upper[None]))
-        elif b.shape[1:] == shape:
-            intervals.append(b.interval)
-        else:
-            which = f"input {i}" if len(boxes) > 1 else "the network"
-            text = ", ".join(map(str, shape))
-            raise InputError(f"box of shape {b.shape}: {which} takes (N, {text}) or ({text})")
-    batches = {x.shape[0] for x in intervals} - {1}
-    if len(batches) > 1:
-        raise InputError(f"the boxes hold {sorted(batches)} samples: give as many for each input")
-    return intervals
 
 
 def walk(

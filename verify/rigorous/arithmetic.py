@@ -11,8 +11,8 @@ from tangency.models.errors import InputError
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.models.ops import Add, MatMul, Product, Quotient, Select, Subtract
-from tangency.verify.bounds.enclosure import affine, relative_error, widened
-from tangency.verify.bounds.registry import aligned, rule
+from tangency.verify.rigorous.enclosure import affine, relative_error, widened
+from tangency.verify.rigorous.registry import aligned, rule
 
 __all__ = ["add", "matmul", "product", "quotient", "select", "subtract"]
 

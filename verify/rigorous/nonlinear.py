@@ -9,7 +9,7 @@ import numpy as np
 
 from tangency.models.intervals import Interval
 from tangency.models.ops import Activate, Prelu
-from tangency.verify.bounds.registry import rule
+from tangency.verify.rigorous.registry import rule
 
 __all__ = ["activate", "prelu"]
 

@@ -23,8 +23,8 @@ from tangency.models.ops import (
     numpy_backend,
 )
 from tangency.models.ops.base import normalise_axis
-from tangency.verify.bounds.enclosure import affine, total
-from tangency.verify.bounds.registry import aligned, rule
+from tangency.verify.rigorous.enclosure import affine, total
+from tangency.verify.rigorous.registry import aligned, rule
 
 __all__ = ["average_pool", "batch_norm", "convolution", "dense", "reduce", "scale", "upsample"]
 

@@ -25,8 +25,8 @@ from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.models.ops import LayerNorm, LogSumExp, Shape, Softmax
 from tangency.models.ops.base import normalise_axis
-from tangency.verify.bounds.enclosure import exclusive_sum, total
-from tangency.verify.bounds.registry import bounded_by, rule
+from tangency.verify.rigorous.enclosure import exclusive_sum, total
+from tangency.verify.rigorous.registry import bounded_by, rule
 
 __all__ = ["layer_norm", "log_sum_exp", "softmax"]
 

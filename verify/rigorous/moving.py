@@ -29,7 +29,7 @@ from tangency.models.ops import (
     Transpose,
     numpy_backend,
 )
-from tangency.verify.bounds.registry import rule
+from tangency.verify.rigorous.registry import rule
 
 __all__ = ["constant", "monotone"]
 

@@ -22,8 +22,8 @@ import numpy as np
 from tangency.models.intervals import Interval
 from tangency.models.ops import Householder
 from tangency.models.ops.base import normalise_axis
-from tangency.verify.bounds.enclosure import exclusive_sum, total
-from tangency.verify.bounds.registry import rule
+from tangency.verify.rigorous.enclosure import exclusive_sum, total
+from tangency.verify.rigorous.registry import rule
 
 __all__ = ["householder"]
 
