@@ -16,9 +16,12 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def one_op_modules() -> dict[str, Any]:
-    """The 59 one-op torch modules of tests/models/importers/one_op.py, with a sample's shape."""
+    """The 59 one-op torch modules of tests/models/importers/one_op.py, with a sample's shape.
+
+    Made anew for each test: ``module.double()`` changes a module in place.
+    """
     pytest.importorskip("torch")
     path = Path(__file__).parent / "models" / "importers" / "one_op.py"
     spec = importlib.util.spec_from_file_location("tangency_tests_one_op", path)

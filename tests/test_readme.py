@@ -41,12 +41,17 @@ def test_first_command_prints_what_the_readme_shows(at_root, monkeypatch, capsys
     assert facts(capsys.readouterr().out) == facts(shown)
 
 
-def test_python_example_runs(at_root):
+def test_python_examples_run(at_root, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("jax")
-    code = next(body for language, body in BLOCKS if language == "python")
+    first, second = [body for language, body in BLOCKS if language == "python"][:2]
     names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(first, "README.md", "exec"), names)
+    second = second.replace("robust.cert", str(tmp_path / "robust.cert"))
+    exec(compile(second, "README.md", "exec"), names)
+    assert (names["steep"].lower <= names["steep"].upper).all()
+    assert names["rises"].verdicts.size == 10
+    assert (tmp_path / "robust.cert").exists()
     assert names["kernel"].shape == (100, 100)
     assert names["bound"].certified
     assert (names["logit_bounds"].lower <= names["logits"] + 1e-4).all()

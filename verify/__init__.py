@@ -11,48 +11,78 @@ if __name__ != "tangency.verify":  # the folder was imported by its bare name fr
     raise ImportError("this folder is the package tangency.verify: pip install -e . and import it")
 
 if TYPE_CHECKING:
+    from tangency.verify.bounds import Ball as Ball
     from tangency.verify.bounds import Bounds as Bounds
     from tangency.verify.bounds import Box as Box
     from tangency.verify.bounds import Robustness as Robustness
     from tangency.verify.bounds import bound as bound
     from tangency.verify.bounds import certify_robust as certify_robust
     from tangency.verify.bounds import margins as margins
+    from tangency.verify.bounds import perturbed as perturbed
     from tangency.verify.checking import Certificate as Certificate
     from tangency.verify.checking import Check as Check
     from tangency.verify.checking import check as check
     from tangency.verify.checking import read_certificate as read_certificate
     from tangency.verify.checking import write_certificate as write_certificate
+    from tangency.verify.implicit_layer import ImplicitLayer as ImplicitLayer
+    from tangency.verify.jacobian import JacobianBounds as JacobianBounds
+    from tangency.verify.jacobian import LocalLipschitz as LocalLipschitz
+    from tangency.verify.jacobian import Monotonicity as Monotonicity
+    from tangency.verify.jacobian import certify_monotone as certify_monotone
+    from tangency.verify.jacobian import jacobian_bounds as jacobian_bounds
+    from tangency.verify.jacobian import local_lipschitz as local_lipschitz
     from tangency.verify.lipschitz import LipschitzBound as LipschitzBound
     from tangency.verify.lipschitz import lipschitz_bound as lipschitz_bound
+    from tangency.verify.lipschitz.local import LocalBound as LocalBound
 
 _HOMES = {
+    "Ball": "bounds",
     "Bounds": "bounds",
     "Box": "bounds",
     "Certificate": "checking",
     "Check": "checking",
+    "ImplicitLayer": "implicit_layer",
+    "JacobianBounds": "jacobian",
     "LipschitzBound": "lipschitz",
+    "LocalBound": "lipschitz.local",
+    "LocalLipschitz": "jacobian",
+    "Monotonicity": "jacobian",
     "Robustness": "bounds",
     "bound": "bounds",
+    "certify_monotone": "jacobian",
     "certify_robust": "bounds",
     "check": "checking",
+    "jacobian_bounds": "jacobian",
     "lipschitz_bound": "lipschitz",
+    "local_lipschitz": "jacobian",
+    "margins": "bounds",
+    "perturbed": "bounds",
     "read_certificate": "checking",
     "write_certificate": "checking",
-    "margins": "bounds",
 }
 
 __all__ = [
+    "Ball",
     "Bounds",
     "Box",
     "Certificate",
     "Check",
+    "ImplicitLayer",
+    "JacobianBounds",
     "LipschitzBound",
+    "LocalBound",
+    "LocalLipschitz",
+    "Monotonicity",
     "Robustness",
     "bound",
+    "certify_monotone",
     "certify_robust",
     "check",
+    "jacobian_bounds",
     "lipschitz_bound",
+    "local_lipschitz",
     "margins",
+    "perturbed",
     "read_certificate",
     "write_certificate",
 ]

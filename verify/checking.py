@@ -1,9 +1,9 @@
 """Certificates of networks: written after a search, checked against the model by anyone.
 
-The check reads the model itself: the chain of layers that a witness speaks about is derived from
-the network's graph and weights, never from the file. For a local claim the interval bounds over its
-box run again, and the slopes that they leave are the ones of the proof. It needs NumPy and the
-model's importer, and runs no part of the search.
+The check reads the model itself: the layers that a witness speaks about are derived from the
+model's graph and weights, never from the file. For a local claim the interval bounds over its box,
+or over each piece of it, run again, and the slopes that they leave are the ones of the proof. It
+needs NumPy and the model's importer, and runs no part of the search.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from tangency._version import __version__
 from tangency.models.errors import InputError, NotProvedError
-from tangency.verify.certificate.claim import Certificate, Region, Witness, claim_of
+from tangency.verify.bounds.result import Bounds
+from tangency.verify.bounds.robustness import Robustness
+from tangency.verify.certificate.claim import Certificate, claim_of
 from tangency.verify.certificate.file import read, write
-from tangency.verify.certificate.norms import spectral_norm_bound
-from tangency.verify.certificate.product import ProductWitness
-from tangency.verify.certificate.rebuild import prove_claim
+from tangency.verify.checking_models import Model, prove
+from tangency.verify.checking_outputs import outputs_certificate
+from tangency.verify.checking_witness import output_of, region_of, witness_of
+from tangency.verify.implicit_layer import ImplicitLayer
 
 if TYPE_CHECKING:
-    from tangency.models.network import Network
     from tangency.verify.lipschitz.result import LipschitzBound
 
 __all__ = ["Certificate", "Check", "check", "read_certificate", "write_certificate"]
@@ -70,16 +72,16 @@ class Check:
         }
 
 
-def check(certificate: Certificate | str | Path, network: Network, *, exact: bool = False) -> Check:
+def check(certificate: Certificate | str | Path, network: Model, *, exact: bool = False) -> Check:
     """Check a certificate against a network.
 
     Parameters
     ----------
     certificate : Certificate or path
-    network : Network
+    network : Network or ImplicitLayer
         The model, read by an importer.
     exact : bool
-        Check in rational arithmetic (extra ``[exact]``): small networks only.
+        Check in rational arithmetic (extra ``[exact]``): small networks only, as chains of layers.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def check(certificate: Certificate | str | Path, network: Network, *, exact: boo
     ------
     InputError
         If the file is no certificate, is damaged or of another version, or the network is too large
-        for exact arithmetic.
+        or not of the kind for exact arithmetic.
     MissingPackageError
         If exact arithmetic is asked for without python-flint.
 
@@ -108,7 +110,7 @@ def check(certificate: Certificate | str | Path, network: Network, *, exact: boo
     if not isinstance(certificate, Certificate):
         certificate = read_certificate(certificate)
     try:
-        claim = _prove(certificate, network, exact)
+        claim = prove(certificate, network, exact=exact)
     except NotProvedError as error:
         seconds = time.perf_counter() - start
         return Check(False, str(certificate), str(error), seconds, exact=exact)
@@ -127,15 +129,18 @@ def read_certificate(path: str | Path) -> Certificate:
     return read(path)
 
 
-def write_certificate(path: str | Path, bound: LipschitzBound, network: Network) -> Certificate:
+def write_certificate(
+    path: str | Path, bound: LipschitzBound | Bounds | Robustness, network: Model
+) -> Certificate:
     """Write the certificate of a bound to a file, after checking it against the network.
 
     Parameters
     ----------
     path : path
-    bound : LipschitzBound
-        Certified.
-    network : Network
+    bound : LipschitzBound, Bounds or Robustness
+        Certified. A Lipschitz bound of a network, near a sample, of pieces of a box, of
+        convolutions by frequency, or of an implicit layer; bounds of outputs; robust samples.
+    network : Network or ImplicitLayer
         The one that was bounded.
 
     Returns
@@ -157,29 +162,17 @@ def write_certificate(path: str | Path, bound: LipschitzBound, network: Network)
     return certificate
 
 
-def certificate_of(bound: LipschitzBound, network: Network) -> Certificate:
+def certificate_of(bound: LipschitzBound | Bounds | Robustness, network: Model) -> Certificate:
     """Return the certificate of a bound, not checked yet; see :func:`write_certificate`."""
+    if isinstance(bound, Bounds | Robustness):
+        if isinstance(network, ImplicitLayer):
+            raise InputError("the model is an implicit layer: give a bound by implicit_bound")
+        return outputs_certificate(bound, network)
     if not bound.certified:
         raise NotProvedError("the bound is not certified: there is nothing to write")
-    witness: Witness | None = bound.witness
-    box, pieces = getattr(bound, "box", None), getattr(bound, "boxes", 1)
-    if pieces > 1 and witness is None:
-        raise InputError(
-            f"a bound from {pieces} pieces of a box has no certificate yet: bound it as one piece"
-        )
-    region = (
-        None
-        if box is None
-        else Region(*(b.reshape(network.input_shape) for b in (box.lower, box.upper)))
-    )
-    output, _, margin = bound.output.partition(":")
-    entries = tuple(map(int, margin.split(","))) if margin else ()
-    if witness is None:
-        if bound.method != "product":
-            raise InputError(f"a bound by {bound.method} without a witness has no certificate")
-        norms = tuple(spectral_norm_bound(w) for w in _chain(network, region).weights)
-        witness = ProductWitness(bound.upper, norms, bound.norm, output, entries)
-    claim = claim_of(witness, region)
+    witness = witness_of(bound, network)
+    claim = claim_of(witness, region_of(bound, network))
+    output, entries = output_of(bound)
     stated = (bound.norm, output, bound.upper, entries)
     if (claim.norm_in, claim.norm_out, claim.bound, claim.margin) != stated:
         raise NotProvedError(f"the witness proves {claim}, the bound is {bound.upper!r}")
@@ -192,35 +185,3 @@ def certificate_of(bound: LipschitzBound, network: Network) -> Certificate:
         __version__,
         witness,
     )
-
-
-def _prove(certificate: Certificate, network: Network, exact: bool) -> Any:
-    """Return the proved claim, or raise NotProvedError."""
-    if certificate.network != network.hash:
-        raise NotProvedError(
-            f"the certificate is for the weights with sha256 {certificate.network}, the model's "
-            f"are {network.hash}"
-        )
-    shapes = (certificate.input_shape, certificate.output_shape)
-    if shapes != (network.input_shape, network.output_shape):
-        raise NotProvedError(f"the certificate states the shapes {shapes[0]} -> {shapes[1]}")
-    chain = _chain(network, certificate.claim.region)
-    return prove_claim(certificate, chain.weights, chain.activations, exact=exact)
-
-
-def _chain(network: Network, region: Region | None) -> Any:
-    """Return the chain of a model, with the slopes of its own bounds over a box."""
-    if region is None:
-        from tangency.verify.lipschitz.network import chain_of
-
-        return chain_of(network)
-    from tangency.verify.bounds.box import Box
-    from tangency.verify.lipschitz.local import local_chain
-
-    shapes = (region.lower.shape, region.upper.shape)
-    if shapes != (network.input_shape, network.input_shape):
-        raise NotProvedError(f"the box of the claim is {shapes[0]}, not {network.input_shape}")
-    try:
-        return local_chain(network, Box(region.lower, region.upper))
-    except InputError as error:
-        raise NotProvedError(f"no slopes over the box of the claim: {error}") from None

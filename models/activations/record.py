@@ -23,6 +23,8 @@ from tangency.models.intervals import Interval
 from tangency.models.namespace import jax_namespace, numpy_namespace
 
 if TYPE_CHECKING:
+    from tangency.models.activations.lines_outline import Outline
+    from tangency.models.activations.lines_plan import Plan
     from tangency.models.activations.moments import (
         CriticalInitialisation,
         DeepLimit,
@@ -117,7 +119,11 @@ class Activation:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Activation):
             return NotImplemented
-        return (self.name, self.params) == (other.name, other.params)
+        if self is other:
+            return True
+        if (self.name, self.params) != (other.name, other.params):
+            return False
+        return bool(_written(self.value) == _written(other.value))
 
     def __hash__(self) -> int:
         return hash((self.name, self.params))
@@ -172,6 +178,18 @@ class Activation:
         from tangency.models.activations.pieces import slope_pieces
 
         return slope_pieces(self)
+
+    @functools.cached_property
+    def _outline(self) -> "Outline":
+        from tangency.models.activations.lines_outline import make_outline
+
+        return make_outline(self)
+
+    @functools.cached_property
+    def _plan(self) -> "Plan | None":
+        from tangency.models.activations.lines_plan import make_plan
+
+        return make_plan(self)
 
     @property
     def turning_points(self) -> Interval:
@@ -254,3 +272,19 @@ def _points(record: Activation, pieces: "Pieces | None", what: str) -> Interval:
     if pieces is None:
         raise InputError(f"{record} has too many {what} to list")
     return Interval(pieces.points.lower, pieces.points.upper)
+
+
+def _written(function: Any) -> Any:
+    """What a formula is, for comparison: its code with all that it refers to, or itself.
+
+    Two users may give one name to two formulas, and what is compiled for the one must not serve
+    the other; but a record that is built anew from the same text and numbers is the same record.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return function
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    if not all(isinstance(v, bool | int | float | str | tuple) or callable(v) for v in cells):
+        return function
+    held = tuple(_written(v) if callable(v) else v for v in cells)
+    return code, held, function.__defaults__, id(function.__globals__)

@@ -26,22 +26,31 @@ if TYPE_CHECKING:
     from tangency.models import from_onnx as from_onnx
     from tangency.models import from_torch as from_torch
     from tangency.models import load as load
+    from tangency.models.errors import NotProvedError as NotProvedError
     from tangency.theory import empirical_ntk as empirical_ntk
+    from tangency.verify import Ball as Ball
     from tangency.verify import Box as Box
     from tangency.verify import Certificate as Certificate
     from tangency.verify import bound as bound
+    from tangency.verify import certify_monotone as certify_monotone
     from tangency.verify import certify_robust as certify_robust
     from tangency.verify import check as check
+    from tangency.verify import jacobian_bounds as jacobian_bounds
     from tangency.verify import lipschitz_bound as lipschitz_bound
+    from tangency.verify import local_lipschitz as local_lipschitz
+    from tangency.verify import write_certificate as write_certificate
 
 _HOMES = {
+    "Ball": "tangency.verify",
     "Box": "tangency.verify",
     "Certificate": "tangency.verify",
     "InputError": "tangency.models",
     "Network": "tangency.models",
+    "NotProvedError": "tangency.models.errors",
     "TangencyError": "tangency.models",
     "UnsupportedError": "tangency.models",
     "bound": "tangency.verify",
+    "certify_monotone": "tangency.verify",
     "certify_robust": "tangency.verify",
     "check": "tangency.verify",
     "empirical_ntk": "tangency.theory",
@@ -50,19 +59,25 @@ _HOMES = {
     "from_mat": "tangency.models",
     "from_onnx": "tangency.models",
     "from_torch": "tangency.models",
+    "jacobian_bounds": "tangency.verify",
     "lipschitz_bound": "tangency.verify",
     "load": "tangency.models",
+    "local_lipschitz": "tangency.verify",
+    "write_certificate": "tangency.verify",
 }
 
 __all__ = [
+    "Ball",
     "Box",
     "Certificate",
     "InputError",
     "Network",
+    "NotProvedError",
     "TangencyError",
     "UnsupportedError",
     "__version__",
     "bound",
+    "certify_monotone",
     "certify_robust",
     "check",
     "empirical_ntk",
@@ -71,8 +86,11 @@ __all__ = [
     "from_mat",
     "from_onnx",
     "from_torch",
+    "jacobian_bounds",
     "lipschitz_bound",
     "load",
+    "local_lipschitz",
+    "write_certificate",
 ]
 
 

@@ -120,6 +120,14 @@ def test_files_of_several(run, small, tmp_path):
     for result, one in zip(json.loads(out)["results"], bounds, strict=False):
         assert result["upper"] <= one * (1 + 1e-4)
         assert result["boxes"] >= 1
+    wide = ("certify", model, "--local", data, "--eps", "3", "--branch", "--limit", "1")
+    code, out, _ = run(*wide, "--time-limit", "2", "--out", tmp_path / "cut.cert", "--json")
+    result = json.loads(out)["results"][0]
+    assert code == 0
+    assert result["boxes"] > 1
+    code, out, _ = run("check", tmp_path / "cut.cert", model, "--json")
+    assert code == 0
+    assert json.loads(out)["bound"] == result["upper"]
 
 
 def test_an_interrupt_keeps_what_is_proved(run, small, monkeypatch):
@@ -163,6 +171,61 @@ def test_an_interrupt_inside_of_the_search(run, monkeypatch):
     assert "Interrupted: 2 samples were not bounded" in out
 
 
+def test_a_picture_of_both_bounds(run, small, tmp_path):
+    near = ("certify", small / "net.tangency", "--local", small / "x.npz", "--eps", "0.1")
+    assert run(*near, "--plot", tmp_path / "x.svg")[0] == 0
+    assert (tmp_path / "x.svg").read_text().count("<use") >= 8  # a mark for each bound
+
+
+def test_a_search_goes_on_from_its_checkpoint(run, small, tmp_path, monkeypatch):
+    from tangency.verify.lipschitz.engine import objective
+
+    real, calls = objective.Objective.evaluate, []
+
+    def late(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, *args, **options)
+
+    file = tmp_path / "search.ckpt"
+    asked = ("certify", small / "net.tangency", "--checkpoint", file, "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(objective.Objective, "evaluate", late)
+        code, out, _ = run(*asked)
+    assert code == 0
+    first = json.loads(out)["upper"]
+    assert file.exists()
+    code, out, _ = run(*asked)
+    assert code == 0
+    assert json.loads(out)["upper"] <= first
+    assert json.loads(run(*asked[:2], "--json")[1])["upper"] < first
+    other = tangency.models.from_layers([np.eye(2), 2 * np.eye(2)], "relu")
+    other.save(tmp_path / "other.tangency")
+    code, _, err = run("certify", tmp_path / "other.tangency", "--checkpoint", file)
+    assert code == 2
+    assert "another network" in err
+
+
+def test_residual_networks_near_samples(run, tmp_path):
+    from tangency.models import Builder, activations
+    from tangency.models.ops import Add
+
+    rng, builder = np.random.default_rng(0), Builder("float64")
+    x = builder.input((1, 2))
+    inner = builder.dense(x, rng.standard_normal((4, 2)), np.zeros(4), keys=("a", "b"))
+    inner = builder.activation(inner, activations.get("relu"))
+    inner = builder.dense(inner, rng.standard_normal((2, 4)), np.zeros(2), keys=("c", "d"))
+    builder.finish([builder.elementwise(Add(), x, inner)], source="t").save(tmp_path / "r.tangency")
+    np.savez(tmp_path / "x.npz", x=rng.standard_normal((2, 2)))
+    near = ("certify", tmp_path / "r.tangency", "--local", tmp_path / "x.npz", "--eps", "0.01")
+    code, out, _ = run(*near, "--out", tmp_path / "certificates", "--json")
+    assert code == 0
+    for result in json.loads(out)["results"]:
+        assert 0 < result["lower"] <= result["upper"]
+        assert run("check", result["certificate"], tmp_path / "r.tangency")[0] == 0
+
+
 def test_errors(run, small, tmp_path):
     model, data = small / "net.tangency", small / "x.npz"
     near = ("certify", model, "--local", data, "--eps", "0.1")
@@ -173,12 +236,13 @@ def test_errors(run, small, tmp_path):
         ((*near[:4], "--eps", "-1"), "eps"),
         ((*near, "--out", tmp_path / "x.cert"), "for one sample"),
         ((*near, "--out", tmp_path / "x.txt"), "give a folder"),
-        ((*near, "--plot", tmp_path / "x.png"), "--plot"),
+        ((*near, "--plot", tmp_path / "x.gif"), "a picture ends in"),
+        ((*near, "--checkpoint", tmp_path / "x"), "one global bound"),
+        (("certify", model, "--checkpoint", tmp_path / "no" / "x"), "does not exist"),
         ((*near, "--method", "ibp"), "ibp"),
         ((*near, "--output", "margin:3"), "margin:I,J"),
         ((*near, "--output", "margin:0,9"), "margin"),
         ((*near, "--time-limit", "0"), "--time-limit"),
-        ((*near, "--branch", "--limit", "1", "--out", tmp_path / "y.cert"), "no certificate"),
         (("certify", model, "--branch"), "--branch"),
         (("certify", model, "--limit", "2"), "--limit"),
         (("certify", model, "--data", data, "--eps", "1", "--norm", "1"), "--norm"),

@@ -156,3 +156,125 @@ def test_convolutions_and_matlab_files(run, tmp_path):
     write_certificate(path, lipschitz_bound(network, attack=False), network)
     assert run("check", path, tmp_path / "net.mat")[0] == 0
     assert run("check", path, tmp_path / "net.mat", "--activation", "relu")[0] == 1
+
+
+def alone(*args):
+    """The command in a process without the search: status and JSON, or the error."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *map(str, args)], capture_output=True, text=True
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+
+def forge(path, **changes):
+    """The same certificate with another witness, and the bound that it states."""
+    held = read_certificate(path)
+    witness = replace(held.witness, **changes)
+    claim = replace(held.claim, bound=witness.bound)
+    forged = path.with_name("forged.cert")
+    file.write(forged, replace(held, claim=claim, witness=witness))
+    return forged
+
+
+def test_a_box_in_pieces(run, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = [(6, 2), (6, 6), (2, 6)]
+    layers = [(rng.standard_normal(s), rng.standard_normal(s[0])) for s in shapes]
+    from_layers(layers, "relu").save(tmp_path / "net.tangency")
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 2)))
+    path, model = tmp_path / "cut.cert", tmp_path / "net.tangency"
+    near = ("certify", model, "--local", tmp_path / "x.npz", "--eps", "1", "--branch")
+    code, out, _ = run(*near, "--out", path, "--json")
+    assert code == 0
+    result = json.loads(out)["results"][0]
+    assert result["boxes"] > 1
+    assert result["certificate"] == str(path)
+    code, found = alone("check", path, model, "--json")
+    assert (code, found["holds"], found["bound"]) == (0, True, result["upper"])
+    assert "in the box of 2 entries" in found["claim"]
+    witness = read_certificate(path).witness
+    assert len(witness.pieces) > 1
+    lower = witness.lower.copy()
+    lower[0, 0] += 0.01
+    for changes, word in (
+        ({"bound": result["upper"] * (1 - 1e-6)}, "its bound"),
+        ({"lower": lower}, "is left for it"),
+        (
+            {
+                "lower": witness.lower[1:],
+                "upper": witness.upper[1:],
+                "pieces": witness.pieces[1:],
+            },
+            "part",
+        ),
+    ):
+        code, found = alone("check", forge(path, **changes), model, "--json")
+        assert (code, found["holds"]) == (1, False)
+        assert word in found["reason"]
+
+
+def test_convolutions_by_frequency(run, tmp_path):
+    from tangency.models import Builder, activations
+    from tangency.models.ops import Conv
+
+    rng, side = np.random.default_rng(0), 80  # too large to be unrolled
+    b = Builder("float64")
+    x = b.input((1, 1, side, side))
+    for k in range(2):
+        weight = {"weight": (f"w{k}", rng.standard_normal((1, 1, 3, 3)))}
+        x = b.emit(Conv((1, 1), ((1, 1), (1, 1))), [x], weight)
+        x = x if k else b.activation(x, activations.get("relu"))
+    b.finish([x]).save(tmp_path / "net.tangency")
+    path, model = tmp_path / "conv.cert", tmp_path / "net.tangency"
+    code, out, _ = run("certify", model, "--time-limit", "5", "--out", path, "--json")
+    answer = json.loads(out)
+    assert (code, answer["method"]) == (0, "conv")
+    code, found = alone("check", path, model, "--json")
+    assert (code, found["holds"], found["bound"]) == (0, True, answer["upper"])
+    code, found = alone("check", forge(path, bound=answer["upper"] * (1 - 1e-6)), model, "--json")
+    assert (code, found["holds"]) == (1, False)
+    assert "exceeds the bound" in found["reason"]
+    code, found = alone("check", path, model, "--exact")
+    assert code == 2
+    assert "exact arithmetic checks chains" in found
+
+
+def test_the_example_by_frequency_too(run, tmp_path):
+    from tangency.verify.lipschitz.conv import conv_bound
+
+    network, path = tangency.load(CONV), tmp_path / "conv.cert"
+    bound = conv_bound(network, attack=False, time_limit=5)
+    write_certificate(path, bound, network)
+    code, out, _ = run("check", path, CONV, "--json")
+    assert (code, json.loads(out)["bound"]) == (0, bound.upper)
+    assert bound.upper >= lipschitz_bound(network, attack=False, time_limit=5, rtol=1e-2).lipsdp
+
+
+def test_an_implicit_layer(run, tmp_path):
+    from tangency.verify import ImplicitLayer
+    from tangency.verify.lipschitz.implicit import implicit_bound
+
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((6, 6)) / 8
+    model = ImplicitLayer(weight, rng.standard_normal((6, 2)), rng.standard_normal((2, 6)))
+    bound = implicit_bound(model.W, model.U, model.C, attack=False)
+    path, saved = tmp_path / "layer.cert", tmp_path / "layer.npz"
+    write_certificate(path, bound, model)
+    model.save(saved)
+    code, found = alone("check", path, saved, "--json")
+    assert (code, found["holds"], found["bound"]) == (0, True, bound.upper)
+    assert found["model"] == {"path": str(saved), "hash": model.hash}
+    code, found = alone("check", forge(path, bound=bound.upper * (1 - 1e-6)), saved, "--json")
+    assert (code, found["holds"]) == (1, False)
+    assert "the bound: not proved" in found["reason"]
+    ImplicitLayer(weight.T.copy(), model.U, model.C).save(tmp_path / "other.npz")
+    code, out, _ = run("check", path, tmp_path / "other.npz")
+    assert code == 1
+    assert "sha256" in out
+    for arguments, word in (
+        ((path, RELU), "not an implicit layer"),
+        ((path, saved, "--residual"), "without options"),
+    ):
+        code, out, err = run("check", *arguments)
+        assert (code, out) == (2, "")
+        assert word in err

@@ -302,5 +302,9 @@ def test_bad_options_are_refused():
         bound_chain(chain, norm="3")
     with pytest.raises(InputError, match="rtol"):
         bound_chain(chain, rtol=0.0)
-    with pytest.raises(InputError, match=r'150 hidden .* method="product"'):
+    with pytest.raises(InputError, match=r"150 hidden .* hidden_limit=200"):
         bound_chain(random_chain((4, 100, 100, 1), 0), solver="scs")
+    few = random_chain((3, 4, 4, 2), 0)
+    with pytest.raises(InputError, match=r"given at most 7 hidden neurons, this chain has 8"):
+        bound_chain(few, solver="clarabel", hidden_limit=7)
+    assert bound_chain(few, solver="clarabel", hidden_limit=8).solver == "clarabel"

@@ -22,7 +22,7 @@ from tangency.models import (
     activations,
     from_layers,
 )
-from tangency.models.ops import Activate, Add, Prelu
+from tangency.models.ops import Activate, Prelu, Product
 from tangency.verify import Box, check, lipschitz_bound, read_certificate, write_certificate
 from tangency.verify.certificate.claim import Region
 from tangency.verify.certificate.file import pack, unpack
@@ -74,7 +74,7 @@ def boxes(dimension=2):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(NAMES),
     st.integers(0, 3),
@@ -230,8 +230,7 @@ def test_branch_and_bound_is_anytime():
     assert not stopped.finished
     assert stopped.upper >= more.lower
     assert stopped.seconds < 10
-    with pytest.raises(InputError, match="no certificate"):
-        certificate_of(more, network)
+    assert check(certificate_of(more, network), network).bound == more.upper
     for bad in ({"max_boxes": 0}, {"time_limit": -1.0}, {"rtol": 2.0}):
         with pytest.raises(InputError, match=next(iter(bad))):
             local_bound(network, box, branch=True, **bad)
@@ -306,7 +305,7 @@ def test_refusals():
     x = b.input((1, 2))
     y = b.emit(Activate(activations.get("relu")), [x])
     with pytest.raises(UnsupportedError):
-        lipschitz_bound(b.finish([b.emit(Add(), [x, y])]), box=Box(np.zeros(2), np.ones(2)))
+        lipschitz_bound(b.finish([b.emit(Product(), [x, y])]), box=Box(np.zeros(2), np.ones(2)))
 
 
 def test_attack_stays_inside():

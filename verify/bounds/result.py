@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tangency.models.errors import InputError
+from tangency.verify.bounds.statement import Statement
 
 __all__ = ["Bounds"]
 
@@ -32,6 +33,11 @@ class Bounds:
         Bounds of each layer, where they were kept; of size one on the batch axis for constants.
     certified : bool
         True: the bounds are proved in real arithmetic.
+    norm : str
+        Of the input set: ``"linf"`` for a box, ``"l2"`` or ``"l1"`` for a ball.
+    statement : Statement, optional
+        What a certificate of the bounds needs; None where there is none (estimates, several inputs
+        or outputs, the joint search).
     """
 
     outputs: tuple[Pair, ...]
@@ -40,6 +46,8 @@ class Bounds:
     widths: Mapping[str, float] = field(repr=False)
     intermediate: Mapping[str, Pair] = field(default_factory=dict, repr=False)
     certified: bool = True
+    norm: str = "linf"
+    statement: Statement | None = field(default=None, repr=False)
 
     @property
     def lower(self) -> Array:
@@ -65,7 +73,7 @@ class Bounds:
             "upper": upper[0] if single else upper,
             "certified": self.certified,
             "method": self.method,
-            "norm": "linf",
+            "norm": self.norm,
             "seconds": self.seconds,
             "widths": dict(self.widths),
         }

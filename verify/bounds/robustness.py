@@ -17,11 +17,12 @@ from tangency.verify.bounds.box import Box, ball_around
 from tangency.verify.bounds.engine import (
     bound,
     check_classifier,
-    check_method,
     check_network,
     scores_and_margins,
 )
+from tangency.verify.bounds.jobs import Job
 from tangency.verify.bounds.specification import check_labels, margin_spec
+from tangency.verify.bounds.statement import Statement
 
 __all__ = ["Robustness", "certify_robust"]
 
@@ -39,7 +40,7 @@ class Robustness:
     Attributes
     ----------
     verified : (N,) array of bool
-        The label wins strictly on the whole ball: ``margin_lower > 0``, proved.
+        The label wins strictly on the whole ball: ``margin_lower > 0``; proved where ``certified``.
     attacked : (N,) array of bool
         A point of the ball where the label does not win strictly: ``margin_upper <= 0``, proved.
     lower, upper : (N, K) array
@@ -54,6 +55,11 @@ class Robustness:
         How the two sides were found.
     seconds : float
         Wall-clock time.
+    certified : bool
+        Whether all of this is proved.
+    statement : Statement, optional
+        What a certificate of the verified samples needs; None where there are none or it cannot be
+        written (estimates, the joint search).
     """
 
     verified: Array = field(repr=False)
@@ -69,6 +75,7 @@ class Robustness:
     attack: str
     seconds: float
     certified: bool = True
+    statement: Statement | None = field(default=None, repr=False)
 
     @property
     def samples(self) -> int:
@@ -131,6 +138,10 @@ def certify_robust(
     eps: float,
     *,
     method: str = "ibp",
+    rigorous: bool = True,
+    plain: bool = False,
+    mode: str = "last",
+    steps: int = 20,
     clip: tuple[float, float] | None = None,
     attack: str = "pgd",
     batch: int = 64,
@@ -149,8 +160,9 @@ def certify_robust(
         Classes, from 0.
     eps : float
         Radius >= 0.
-    method : {"ibp"}
-        Of the bounds, as in :func:`bound`.
+    method, rigorous, plain, mode, steps
+        Of the bounds, as in :func:`bound`. Without ``rigorous`` what is called verified is an
+        estimate, and ``certified`` says so.
     clip : (float, float), optional
         Range of valid inputs, which the balls do not leave.
     attack : {"pgd", "corners", "none"}
@@ -169,16 +181,20 @@ def certify_robust(
         attack.
     """
     start = perf_counter()
-    x, labels, radius = _checked(network, x, labels, eps, method, attack, batch)
+    job = Job(method, rigorous, plain, mode, steps)
+    x, labels, radius = _checked(network, x, labels, eps, attack, batch)
     classes = check_classifier(network)
     wide = network.astype("float64")
     columns: list[tuple[Array, ...]] = []
+    statements: list[Statement] = []
     for i in range(0, len(x), batch):
         points, own = x[i : i + batch], labels[i : i + batch]
         outer, inner = ball_around(points, radius, clip)
         spec = margin_spec(own, classes)
         box = Box(outer.lower, outer.upper)
-        scores, margin = scores_and_margins(network, box, spec, method)
+        scores, margin, stated = scores_and_margins(network, box, spec, job)
+        if stated is not None:
+            statements.append(stated.take(margin.lower.min(axis=1) > 0))
         weakest = margin.lower.argmin(axis=1)
         weakest += weakest >= own  # the rows of the specification skip the label
         rows = (points, own, weakest, inner.lower, inner.upper)
@@ -202,14 +218,15 @@ def certify_robust(
         method=method,
         attack=attack,
         seconds=perf_counter() - start,
+        certified=job.certified,
+        statement=Statement.joined(statements),
     )
 
 
 def _checked(
-    network: Any, x: Any, labels: Any, eps: Any, method: str, attack: str, batch: int
+    network: Any, x: Any, labels: Any, eps: Any, attack: str, batch: int
 ) -> tuple[Array, Array, float]:
     check_network(network)
-    check_method(method)
     if attack not in ATTACKS:
         raise InputError(f"attack {attack!r}: give one of {', '.join(ATTACKS)}")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:

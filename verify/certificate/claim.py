@@ -3,21 +3,48 @@
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from hashlib import sha256
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
+from tangency.verify.certificate.branch import BranchWitness
+from tangency.verify.certificate.conv_pieces import FrequencyWitness
+from tangency.verify.certificate.implicit import ImplicitWitness
+from tangency.verify.certificate.implicit_product import ImplicitProductWitness
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.certificate.outputs import LinearWitness, OutputsClaim
 from tangency.verify.certificate.product import ProductWitness
 from tangency.verify.certificate.witness import ChainWitness
 
-__all__ = ["WITNESSES", "Certificate", "Claim", "Norm", "Output", "Region", "Witness", "claim_of"]
+__all__ = [
+    "IMPLICIT",
+    "WITNESSES",
+    "Certificate",
+    "Claim",
+    "LipschitzWitness",
+    "Norm",
+    "Output",
+    "Region",
+    "Witness",
+    "claim_of",
+]
 
 Norm: TypeAlias = Literal["1", "2", "inf"]
 Output: TypeAlias = Literal["1", "2", "inf", "margin"]
-Witness: TypeAlias = ChainWitness | ProductWitness
+#: Those of a Lipschitz constant.
+LipschitzWitness: TypeAlias = (
+    ChainWitness
+    | ProductWitness
+    | BranchWitness
+    | FrequencyWitness
+    | ImplicitWitness
+    | ImplicitProductWitness
+)
+Witness: TypeAlias = LipschitzWitness | LinearWitness
 #: The types of witness that a certificate may hold, by the names that files call them.
-WITNESSES: dict[str, type] = {cls.__name__: cls for cls in (ChainWitness, ProductWitness)}
+WITNESSES: dict[str, type] = {cls.__name__: cls for cls in get_args(Witness)}
+#: Those whose model is an implicit layer.
+IMPLICIT = (ImplicitWitness, ImplicitProductWitness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +147,7 @@ class Certificate:
 
     Parameters
     ----------
-    claim : Claim
+    claim : Claim or OutputsClaim
     network : str
         The hash of the network, `Network.hash`.
     input_shape, output_shape : tuple of int
@@ -128,10 +155,11 @@ class Certificate:
         How the witness was found. Not needed for the proof.
     tangency : str
         The version that wrote it.
-    witness : ChainWitness or ProductWitness
+    witness : Witness
+        Of one of the types in `WITNESSES`.
     """
 
-    claim: Claim
+    claim: Claim | OutputsClaim
     network: str
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -144,16 +172,21 @@ class Certificate:
         """The number that is claimed."""
         return self.claim.bound
 
+    @property
+    def region(self) -> Region | None:
+        """The box of a local Lipschitz claim, if it is one."""
+        return self.claim.region if isinstance(self.claim, Claim) else None
+
     def __str__(self) -> str:
         return self.claim.words(self.network)
 
 
-def claim_of(witness: Witness, region: Region | None = None) -> Claim:
-    """Return the claim that a witness proves where its check succeeds: all of it, and no more.
+def claim_of(witness: LipschitzWitness, region: Region | None = None) -> Claim:
+    """Return the Lipschitz claim that a witness proves where its check succeeds, and no more.
 
     Parameters
     ----------
-    witness : ChainWitness or ProductWitness
+    witness : Witness
     region : Region, optional
         The box over which the slopes hold that the witness is checked with.
 

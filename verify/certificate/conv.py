@@ -25,11 +25,29 @@ gives Hermitian :math:`Q_k(w)` with :math:`|df|^2 \le \sum_w d\hat X_k^*Q_k(w)\,
 whose Schur complement by the H block is the S-procedure's
 :math:`Q_{k-1} + 2V^*\Lambda abV`. Then :math:`L^2 \le \rho`. With one layer it is the layer's norm.
 
+*Sorting* of groups of n channels at each pixel (GroupSort, MaxMin). With S the sums of groups, on
+the image :math:`S\,dX = S\,dZ`, elsewhere dX = 0: everywhere :math:`(S\,dZ - S\,dX)^TK\,dX = 0`,
+*for every matrix K*, of any sign. Sorting does not increase the norm and keeps the sum, so that
+:math:`\sum_{a<b}(dX_a - dX_b)^2 = n|dX|^2 - (S\,dX)^2 \le \sum_{a<b}(dZ_a - dZ_b)^2` in each group,
+on the image and elsewhere. With a multiplier :math:`\lambda_j \ge 0` for each group, B the
+differences of its pairs, :math:`\Lambda` the multipliers of the pairs, the first matrix becomes
+
+.. math:: \begin{bmatrix} Q_{k-1} & -V^*S^TK & -V^*B^T\Lambda \\
+          \cdot & S^TK + K^TS + B^T\Lambda B - Q_k & 0 \\ \cdot & 0 & \Lambda\end{bmatrix} \succ 0.
+
+*A dense head.* If the last layer gives one pixel, :math:`df = \frac{1}{T_1T_2}\sum_w\hat W_l(w)\,
+d\hat X_{l-1}(w)`, a sum and not a convolution. The witness then gives Hermitian J(w) whose mean is
+at most I, which stands in place of I above: :math:`Q_{l-1} \succeq V^*J^{-1}V`, and by the
+inequality of Cauchy and Schwarz :math:`|\sum_w v_w|^2 \le \sum_w v_w^*J(w)^{-1}v_w` times the norm
+of :math:`\sum_wJ(w)`. The real part of the sum is what counts, df being real. So a block-circulant
+matrix lies above the Gram matrix of a dense layer, at a loss that J keeps small.
+
 References
 ----------
 .. [1] M. Fazlyab et al., NeurIPS 2019, arXiv 1906.04893, theorem 2.
 .. [2] H. Sedghi, V. Gupta, P. M. Long, The singular values of convolutional layers, ICLR 2019,
        arXiv 1805.10408, theorem 6 (the symbol).
+.. [3] P. Pauli et al., ICLR 2024, arXiv 2401.14033, lemma 1 (sorting).
 """
 
 import math
@@ -40,10 +58,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tangency.models.errors import InputError, NotProvedError
-from tangency.verify.certificate.conv_stack import embedded, stack_failure
-from tangency.verify.certificate.conv_symbol import ConvLayer, Symbol, frequencies, symbol
-from tangency.verify.certificate.directed import ETA, UNIT, sqrt_up, up
-from tangency.verify.certificate.layers import Slopes
+from tangency.verify.certificate.conv_blocks import (
+    Sloped,
+    Sorted,
+    bordered,
+    last_blocks,
+    sloped_blocks,
+    sorted_blocks,
+)
+from tangency.verify.certificate.conv_stack import stack_failure
+from tangency.verify.certificate.conv_symbol import ConvLayer, frequencies, symbol
+from tangency.verify.certificate.definite import definiteness
+from tangency.verify.certificate.directed import gamma, sqrt_up, up
+from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
 
 __all__ = ["ConvWitness", "check_conv", "common_torus"]
@@ -62,9 +89,14 @@ class ConvWitness:
     torus : pair of int
     exponents : tuple of l int
         Layer k is checked as W_k / 2**exponents[k].
-    multipliers : tuple of l - 1 (c_k,) arrays
+    multipliers : tuple of l - 1 arrays
+        (c_k,) for slopes, (g_k,) for groups that are sorted.
     storage : tuple of l - 1 (f, c_k, c_k) complex arrays
         Q_k at each of `frequencies(torus)`, Hermitian.
+    kept : tuple of (g_k, c_k) arrays
+        K of each layer that sorts, in order.
+    head : (f, m, m) complex array, optional
+        J at each frequency, Hermitian, where the last layer gives one pixel.
     """
 
     square: float
@@ -72,6 +104,8 @@ class ConvWitness:
     exponents: tuple[int, ...]
     multipliers: tuple[Array, ...] = ()
     storage: tuple[npt.NDArray[np.complex128], ...] = ()
+    kept: tuple[Array, ...] = ()
+    head: npt.NDArray[np.complex128] | None = None
 
 
 def common_torus(layers: Sequence[ConvLayer], size: tuple[int, int]) -> tuple[int, int]:
@@ -90,7 +124,7 @@ def common_torus(layers: Sequence[ConvLayer], size: tuple[int, int]) -> tuple[in
 
 def check_conv(
     layers: Sequence[ConvLayer],
-    activations: Sequence[Slopes],
+    activations: Sequence[Slopes | GroupSort],
     size: tuple[int, int],
     witness: ConvWitness,
 ) -> float:
@@ -100,8 +134,8 @@ def check_conv(
     ----------
     layers : sequence of l ConvLayer
         Stride 1 but for the first.
-    activations : sequence of l - 1 Slopes
-        Of each channel or all; lower <= 0 <= upper.
+    activations : sequence of l - 1 Slopes or GroupSort
+        Slopes of each channel or all, lower <= 0 <= upper; sorting of adjacent channels.
     size : pair of int
         Spatial size of the input.
     witness : ConvWitness
@@ -126,19 +160,37 @@ def check_conv(
     >>> round(check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness), 6)
     1.004988
     """
-    sides = _require_fit(layers, activations, size, witness)
+    parts = _require_fit(layers, activations, size, witness)
     count = len(frequencies(witness.torus))
     with np.errstate(all="ignore"):  # what overflows is refused, not warned of
         for k, layer in enumerate(layers):
             inner = symbol(layer, witness.torus, exponent=witness.exponents[k])
-            rows = 2 * sum(inner.real.shape[1:]) + 2 * inner.real.shape[1]
+            width = inner.real.shape[2]
+            rows = 2 * width + 4 * inner.real.shape[1]
             step = max(1, _CHUNK // rows**2)
             for begin in range(0, count, step):
-                part = slice(begin, begin + step)
-                blocks = _blocks(inner.part(part), k, part, sides, witness)
-                reason = stack_failure(*blocks)
+                which = slice(begin, begin + step)
+                here = inner.part(which)
+                if k == len(parts):
+                    head = None if witness.head is None else witness.head[which]
+                    blocks = last_blocks(here, head)
+                else:
+                    part, after = parts[k], witness.storage[k][which]
+                    if isinstance(part, Sorted):
+                        blocks = sorted_blocks(here, after, part)
+                    else:
+                        blocks = sloped_blocks(here, after, part)
+                before = witness.storage[k - 1][which] if k else np.zeros((0, 0, 0), np.complex128)
+                if not k:
+                    shape = (here.real.shape[0], width, width)
+                    before = np.broadcast_to(
+                        witness.square * np.eye(width, dtype=np.complex128), shape
+                    )
+                reason = stack_failure(*bordered(before, blocks))
                 if reason:
                     raise NotProvedError(f"layer {k + 1}: not proved positive definite: {reason}")
+        if witness.head is not None:
+            _require_mean(witness.head, witness.torus)
     try:
         bound = math.ldexp(sqrt_up(witness.square), sum(witness.exponents))
     except OverflowError:
@@ -146,87 +198,26 @@ def check_conv(
     return bound if bound > 1e-300 else up(bound)
 
 
-def _blocks(
-    inner: Symbol,
-    k: int,
-    part: slice,
-    sides: list[tuple[Array, Array]],
-    witness: ConvWitness,
-) -> tuple[Array, Array]:
-    """Return midpoints and radii of one layer's matrices, embedded in the reals."""
-    f, _, width = inner.real.shape
-    last = k == len(witness.multipliers)
-    first = np.broadcast_to(witness.square * np.eye(width, dtype=np.complex128), (f, width, width))
-    before = witness.storage[k - 1][part] if k else first
-    if last:
-        n = inner.real.shape[1]
-        stacked, zeros = inner, np.zeros((f, n, n))
-        real, imag, spread = zeros + np.eye(n), zeros, zeros
-    else:
-        lower, upper = sides[k]
-        strength = witness.multipliers[k]
-        # Any H >= -2 ab Lambda serves: H stands for itself in its row and on the diagonal.
-        extra = up(up(-lower * upper) * (2.0 * strength))
-        held = np.flatnonzero((lower != 0) & (upper != 0))
-        coupling = strength * (lower + upper)
-        error = up(np.abs(coupling) * (4 * UNIT) + ETA)
-        error[(lower == 0) & (upper == 1)] = 0.0
-        stacked = _rows(inner, coupling, error, extra[held], held)
-        n, m = len(strength), len(strength) + len(held)
-        real, imag, spread = np.zeros((3, f, m, m))
-        after = witness.storage[k][part]
-        real[:, :n, :n], imag[:, :n, :n] = -after.real, -after.imag
-        index = np.arange(m)
-        real[:, index[:n], index[:n]] += 2.0 * strength
-        spread[:, index[:n], index[:n]] = up(np.abs(real[:, index[:n], index[:n]]) * UNIT * 2)
-        real[:, index[n:], index[n:]] = extra[held]
-    zero = np.zeros((f, width, width))
-    adjoint = stacked.real.swapaxes(1, 2), -stacked.imag.swapaxes(1, 2)
-    midpoint = embedded(
-        _square(before.real, adjoint[0], stacked.real, real),
-        _square(before.imag, adjoint[1], stacked.imag, imag),
-    )
-    turned = stacked.real_radius.swapaxes(1, 2), stacked.imag_radius.swapaxes(1, 2)
-    diagonal = _square(zero, turned[0], stacked.real_radius, spread)
-    crossed = _square(zero, turned[1], stacked.imag_radius, np.zeros_like(spread))
-    radius = np.concatenate(
-        [np.concatenate([diagonal, crossed], 2), np.concatenate([crossed, diagonal], 2)], 1
-    )
-    return midpoint, radius
-
-
-def _square(a: Array, b: Array, c: Array, d: Array) -> Array:
-    return np.concatenate([np.concatenate([a, b], axis=2), np.concatenate([c, d], axis=2)], axis=1)
-
-
-def _rows(
-    inner: Symbol, coupling: Array, error: Array, extra: Array, held: npt.NDArray[np.intp]
-) -> Symbol:
-    """Return an enclosure of the rows coupling_i W_i, then extra_i W_i for those held.
-
-    The sign of all of V does not matter to definiteness: it is a change of sign of variables.
-    """
-    factor = np.concatenate([coupling, extra])[None, :, None]
-    error = np.concatenate([error, np.zeros_like(extra)])[None, :, None]
-    parts = []
-    for values, radius in ((inner.real, inner.real_radius), (inner.imag, inner.imag_radius)):
-        wide = np.concatenate([values, values[:, held]], axis=1)
-        spread = np.concatenate([radius, radius[:, held]], axis=1)
-        midpoint = factor * wide
-        own = up(up(np.abs(midpoint) * (2 * UNIT)) + ETA)
-        own = up(own + up(np.abs(factor) * spread))
-        own = up(own + up(error * up(np.abs(wide) + spread)))
-        parts.append((midpoint, own))
-    return Symbol(parts[0][0], parts[1][0], parts[0][1], parts[1][1])
+def _require_mean(head: npt.NDArray[np.complex128], torus: tuple[int, int]) -> None:
+    """Prove that the mean of J over all frequencies is below the identity."""
+    half = frequencies(torus)
+    own = ((2 * half) % np.array(torus) == 0).all(axis=1)
+    weight = np.where(own, 1.0, 2.0)[:, None, None]
+    total = (weight * head.real).sum(axis=0)
+    slack = up((weight * np.abs(head.real)).sum(axis=0) * up(4.0 * gamma(len(half) + 4)))
+    midpoint = torus[0] * torus[1] * np.eye(head.shape[1]) - total
+    found = definiteness(midpoint, up(slack + up(np.abs(midpoint) * 2.0**-52)))
+    if not found.proved:
+        raise NotProvedError(f"the mean of the head is not proved below 1: {found.reason}")
 
 
 def _require_fit(
     layers: Sequence[ConvLayer],
-    activations: Sequence[Slopes],
+    activations: Sequence[Slopes | GroupSort],
     size: tuple[int, int],
     witness: ConvWitness,
-) -> list[tuple[Array, Array]]:
-    """Refuse what does not fit together; return the slopes of each channel."""
+) -> list[Sloped | Sorted]:
+    """Refuse what does not fit together; return what a check must know of each activation."""
     hidden = len(layers) - 1
     if hidden < 0 or len(activations) != hidden:
         raise InputError(f"{len(layers)} layers and {len(activations)} activations are no chain")
@@ -240,19 +231,44 @@ def _require_fit(
     counts = (len(witness.exponents) - 1, len(witness.multipliers), len(witness.storage))
     if counts != (hidden, hidden, hidden):
         raise NotProvedError("the witness does not have one multiplier and storage an activation")
+    if len(witness.kept) != sum(isinstance(a, GroupSort) for a in activations):
+        raise NotProvedError("the witness does not have one matrix of sums a sorting layer")
     f = len(frequencies(witness.torus))
-    sides = []
-    for k in range(hidden):
-        n = layers[k].channels[1]
-        lower, upper = activations[k].arrays(n, name=f"activation {k + 1}")
-        if (lower > 0).any() or (upper < 0).any():
-            raise InputError(f"activation {k + 1}: the slopes [a, b] must hold zero for the mask")
-        sides.append((lower, upper))
-        strength, storage = witness.multipliers[k], witness.storage[k]
-        if strength.dtype != np.float64 or strength.shape != (n,) or not (strength >= 0).all():
-            raise NotProvedError(f"layer {k + 1}: the multipliers are not {n} numbers >= 0")
-        if storage.dtype != np.complex128 or storage.shape != (f, n, n):
-            raise NotProvedError(f"layer {k + 1}: the storage is not complex, {(f, n, n)}")
-        if not np.array_equal(storage, storage.conj().swapaxes(1, 2)):
-            raise NotProvedError(f"layer {k + 1}: the storage is not Hermitian")
-    return sides
+    kept = iter(witness.kept)
+    found: list[Sloped | Sorted] = []
+    for k, activation in enumerate(activations):
+        n, strength, name = layers[k].channels[1], witness.multipliers[k], f"activation {k + 1}"
+        count = n
+        if isinstance(activation, GroupSort):
+            count = activation.groups(n, name=name)
+        if strength.dtype != np.float64 or strength.shape != (count,) or not (strength >= 0).all():
+            raise NotProvedError(f"layer {k + 1}: the multipliers are not {count} numbers >= 0")
+        if isinstance(activation, GroupSort):
+            sums = next(kept)
+            if sums.dtype != np.float64 or sums.shape != (count, n):
+                raise NotProvedError(f"layer {k + 1}: the matrix of sums is not {(count, n)}")
+            found.append(Sorted(activation.size, strength, sums))
+        else:
+            lower, upper = activation.arrays(n, name=name)
+            if (lower > 0).any() or (upper < 0).any():
+                raise InputError(f"{name}: the slopes [a, b] must hold zero for the mask")
+            found.append(Sloped(lower, upper, strength))
+        _require_hermitian(witness.storage[k], (f, n, n), f"layer {k + 1}: the storage")
+    if witness.head is not None:
+        end = size
+        for layer in layers:
+            end = layer.output_size(end)
+        if end != (1, 1):
+            raise NotProvedError(f"a head takes a last layer of one pixel, not {end}")
+        m = layers[-1].channels[1]
+        _require_hermitian(witness.head, (f, m, m), "the head")
+    return found
+
+
+def _require_hermitian(
+    stack: npt.NDArray[np.complex128], shape: tuple[int, int, int], name: str
+) -> None:
+    if stack.dtype != np.complex128 or stack.shape != shape:
+        raise NotProvedError(f"{name} is not complex, {shape}")
+    if not np.array_equal(stack, stack.conj().swapaxes(1, 2)):
+        raise NotProvedError(f"{name} is not Hermitian")

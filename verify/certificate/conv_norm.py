@@ -3,7 +3,8 @@ r"""A proved bound of the norm of one convolution, padded with zeros or circular
 Zero padding embeds the layer in a circular one on a torus that it does not wrap round, whose norm
 is the largest :math:`\|\hat W(w)\|_2`; that bounds the layer's norm (the circular one's exactly).
 Each frequency is proved by :math:`\begin{bmatrix} sI & \hat W^* \\ \hat W & sI\end{bmatrix}\succ 0`
-in real arithmetic. A stride makes the phases of the input channels of their own, c s1 s2 in all.
+in real arithmetic. A stride makes the phases of the input channels of their own, c s1 s2 in all. A
+kernel as large as its image is a matrix and bounded as such.
 """
 
 import math
@@ -15,9 +16,11 @@ from tangency.models.errors import InputError, NotProvedError
 from tangency.verify.certificate.conv_stack import embedded, stack_failure
 from tangency.verify.certificate.conv_symbol import ConvLayer, Symbol, symbol
 from tangency.verify.certificate.directed import up
-from tangency.verify.certificate.norms import scale_exponent
+from tangency.verify.certificate.matrix import Matrix
+from tangency.verify.certificate.norms import scale_exponent, spectral_norm_bound
+from tangency.verify.certificate.product import norm_is_at_most
 
-__all__ = ["conv_norm_bound"]
+__all__ = ["conv_norm_bound", "conv_norm_is_at_most"]
 
 Pair = tuple[int, int]
 _CHUNK = 2**22  # entries of the matrices tested at once
@@ -74,6 +77,8 @@ def conv_norm_bound(
         layer = ConvLayer(np.asarray(weight), stride, pads, dilation, groups)
     if circular and layer.stride != (1, 1):
         raise InputError("a circular convolution has stride 1 here")
+    if not circular and layer.is_dense(input_size):
+        return spectral_norm_bound(layer.weight.reshape(len(layer.weight), -1))
     torus = input_size if circular else layer.torus(input_size)
     if not layer.weight.any():
         return 0.0
@@ -90,6 +95,36 @@ def conv_norm_bound(
             return value if value > 1e-300 else up(value)
         inflation *= 4.0
     raise NotProvedError("the norm of the convolution could not be proved in float64")
+
+
+def conv_norm_is_at_most(layer: ConvLayer, size: Pair, bound: float) -> bool:
+    """Whether the l2 norm of a layer, padded with zeros, is proved to be at most a float.
+
+    Parameters
+    ----------
+    layer : ConvLayer
+    size : pair of int
+        Spatial size of the input.
+    bound : float
+
+    Examples
+    --------
+    >>> mean = ConvLayer(np.full((1, 1, 1, 3), 1 / 4))
+    >>> conv_norm_is_at_most(mean, (1, 6), 0.751), conv_norm_is_at_most(mean, (1, 6), 0.6)
+    (True, False)
+    """
+    if layer.is_dense(size):
+        return norm_is_at_most(Matrix(layer.weight.reshape(len(layer.weight), -1)), bound)
+    if not layer.weight.any():
+        return bound >= 0.0
+    exponent = scale_exponent(layer.weight.reshape(1, -1))
+    if not (bound > 0.0 and abs(math.frexp(bound)[1] - exponent) <= 100):  # out of proportion
+        return False
+    root = math.ldexp(bound, -exponent)
+    if math.ldexp(root, exponent) != bound:
+        return False
+    with np.errstate(all="ignore"):
+        return _holds(symbol(layer, layer.torus(size), exponent=exponent), root)
 
 
 def _holds(found: Symbol, bound: float) -> bool:

@@ -91,6 +91,11 @@ class ConvLayer:
         ]
         return found[0], found[1]
 
+    def is_dense(self, size: Pair) -> bool:
+        """Whether each entry of the kernel meets one entry of an image of this size: a matrix."""
+        whole = self.weight.shape[2:] == tuple(size) and self.groups == 1
+        return whole and self.padding == ((0, 0), (0, 0))
+
     def taps(self) -> tuple[npt.NDArray[np.int64], Array]:
         """Return offsets (t, 2) and matrices (t, o, i s1 s2) of the layer on phases of its input.
 

@@ -18,7 +18,6 @@ from fractions import Fraction
 import numpy as np
 
 from tangency.models.errors import InputError, NotProvedError
-from tangency.verify.certificate.claim import Witness
 from tangency.verify.certificate.exact_ends import first_storage, last_storage
 from tangency.verify.certificate.exact_layers import Form, form_of
 from tangency.verify.certificate.layers import Activation, Residual, output_width
@@ -42,7 +41,9 @@ LARGEST = 128
 
 
 def check_exact(
-    weights: Sequence[Matrix], activations: Sequence[Activation], witness: Witness
+    weights: Sequence[Matrix],
+    activations: Sequence[Activation],
+    witness: ChainWitness | ProductWitness,
 ) -> float:
     """Prove the claim of a witness in rational arithmetic.
 

@@ -32,6 +32,7 @@ from tangency.verify.certificate.encoding import (
     encode,
     encode_float,
 )
+from tangency.verify.certificate.outputs import OutputsClaim
 
 __all__ = ["FORMAT", "VERSION", "CertificateError", "pack", "read", "unpack", "write"]
 
@@ -57,19 +58,14 @@ def pack(certificate: Certificate) -> bytes:
     arrays: list[np.ndarray] = []
     claim = certificate.claim
     witness = encode(certificate.witness, arrays)
-    region = {} if claim.region is None else {"region": encode(claim.region, arrays)}
+    stated = _stated(claim, arrays)
     blocks = [array.tobytes() for array in arrays]
     header = {
         "format": FORMAT,
         "version": VERSION,
         "claim": {
             "words": claim.words(certificate.network),
-            "kind": claim.kind,
-            "norm_in": claim.norm_in,
-            "norm_out": claim.norm_out,
-            "margin": list(claim.margin),
-            "bound": encode_float(claim.bound),
-            **region,
+            **stated,
         },
         "network": {
             "sha256": certificate.network,
@@ -190,27 +186,52 @@ def _certificate(header: dict[str, Any], data: bytes, start: int) -> Certificate
         known = ", ".join(sorted(WITNESSES))
         raise CertificateError(f"unknown witness {name!r:.40}: known are {known}")
     found = decode(witness, WITNESSES[name], arrays)
-    region = decode(claim["region"], Region, arrays, "claim.region") if "region" in claim else None
+    stated = _claim(claim, arrays)
     if arrays:
         raise CertificateError(f"{len(arrays)} arrays of the file belong to nothing")
-    if claim["norm_out"] == "margin" and len(claim["margin"]) != 2:
-        raise CertificateError("the margin is not that of two entries")
     shape = tuple[int, ...]
     return Certificate(
-        Claim(
-            decode(claim["kind"], Literal["lipschitz"], [], "claim.kind"),
-            decode(claim["norm_in"], Norm, [], "claim.norm_in"),
-            decode(claim["norm_out"], Output, [], "claim.norm_out"),
-            decode_float(claim["bound"], "claim.bound"),
-            decode(claim["margin"], shape, [], "claim.margin"),
-            region,
-        ),
+        stated,
         decode(network["sha256"], str, [], "network.sha256"),
         decode(network["input_shape"], shape, [], "network.input_shape"),
         decode(network["output_shape"], shape, [], "network.output_shape"),
         decode(header["method"], str, [], "method"),
         decode(header["tangency"], str, [], "tangency"),
         found,
+    )
+
+
+def _stated(claim: Claim | OutputsClaim, arrays: list[np.ndarray]) -> dict[str, Any]:
+    """Return the parts of a claim for the header."""
+    if isinstance(claim, OutputsClaim):
+        return {"kind": "outputs", "statement": encode(claim, arrays)}
+    region = {} if claim.region is None else {"region": encode(claim.region, arrays)}
+    return {
+        "kind": claim.kind,
+        "norm_in": claim.norm_in,
+        "norm_out": claim.norm_out,
+        "margin": list(claim.margin),
+        "bound": encode_float(claim.bound),
+        **region,
+    }
+
+
+def _claim(claim: dict[str, Any], arrays: list[np.ndarray]) -> Claim | OutputsClaim:
+    """Return the claim of a header; the inverse of :func:`_stated`."""
+    kind = decode(claim["kind"], Literal["lipschitz", "outputs"], [], "claim.kind")
+    if kind == "outputs":
+        found: OutputsClaim = decode(claim["statement"], OutputsClaim, arrays, "claim.statement")
+        return found
+    region = decode(claim["region"], Region, arrays, "claim.region") if "region" in claim else None
+    if claim["norm_out"] == "margin" and len(claim["margin"]) != 2:
+        raise CertificateError("the margin is not that of two entries")
+    return Claim(
+        kind,
+        decode(claim["norm_in"], Norm, [], "claim.norm_in"),
+        decode(claim["norm_out"], Output, [], "claim.norm_out"),
+        decode_float(claim["bound"], "claim.bound"),
+        decode(claim["margin"], tuple[int, ...], [], "claim.margin"),
+        region,
     )
 
 

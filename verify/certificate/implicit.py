@@ -30,6 +30,7 @@ References
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -67,6 +68,10 @@ class ImplicitWitness:
     scaling : (n,) array
         D.
     """
+
+    norm: ClassVar[str] = "2"
+    output: ClassVar[str] = "2"
+    margin: ClassVar[tuple[int, ...]] = ()
 
     bound: float
     multipliers: Array

@@ -29,7 +29,13 @@ from tangency.verify.certificate.layers import Activation, Residual, output_widt
 from tangency.verify.certificate.matrix import Array, Matrix
 from tangency.verify.certificate.norms import scale_exponent, spectral_norm_bound
 
-__all__ = ["ProductWitness", "check_product", "exact_square", "require_product"]
+__all__ = [
+    "ProductWitness",
+    "check_product",
+    "exact_square",
+    "norm_is_at_most",
+    "require_product",
+]
 
 _LARGEST = 10**6  # entries whose squares are summed in Python's integers
 
@@ -84,7 +90,7 @@ def check_product(
     require_product(weights, activations, witness)
     with np.errstate(all="ignore"):
         for k, (weight, norm) in enumerate(zip(weights, witness.norms, strict=True)):
-            if not _is_at_most(Matrix.of(weight), norm):
+            if not norm_is_at_most(Matrix.of(weight), norm):
                 raise NotProvedError(f"layer {k + 1}: its norm is not proved to be {norm!r}")
     return witness.bound
 
@@ -151,8 +157,15 @@ def exact_square(values: Array) -> Fraction:
     return Fraction(number) * Fraction(4) ** (least - 53)
 
 
-def _is_at_most(weight: Matrix, norm: float) -> bool:
-    """Whether the spectral norm of every matrix of an enclosure is proved to be at most a float."""
+def norm_is_at_most(weight: Matrix, norm: float) -> bool:
+    """Whether the spectral norm of every matrix of an enclosure is proved to be at most a float.
+
+    Examples
+    --------
+    >>> four = Matrix(np.array([[0.0, 4.0]]))
+    >>> norm_is_at_most(four, 4.001), norm_is_at_most(four, 3.999)
+    (True, False)
+    """
     rest = norm
     if weight.radius is not None and weight.radius.any():
         rest = down(norm - spectral_norm_bound(weight.radius))

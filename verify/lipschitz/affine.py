@@ -11,15 +11,43 @@ from math import prod
 
 import numpy as np
 
+import tangency.verify.rigorous.walk  # noqa: F401  (enters the rules of all ops)
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.models.ops import Add, Subtract, numpy_backend
+from tangency.models.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Constant,
+    Conv,
+    ConvTranspose,
+    Dense,
+    MatMul,
+    Op,
+    Pad,
+    Product,
+    Quotient,
+    Reshape,
+    Slice,
+    Subtract,
+    Transpose,
+    numpy_backend,
+)
 from tangency.verify.certificate import Matrix
-from tangency.verify.lipschitz.unroll import LARGEST, MIXERS, MOVERS, _linear_part
 from tangency.verify.rigorous.registry import rule_of
 
-__all__ = ["affine_map"]
+__all__ = ["TooLargeError", "affine_map"]
+
+#: Entries of the largest matrix that a layer is unrolled into.
+LARGEST = 2**25
+#: Ops that only move entries or fill in zeros: each output entry is one input entry or none.
+MOVERS = (Reshape, Transpose, Slice, Pad, Concat)
+MIXERS = (Dense, Conv, ConvTranspose)
+
+
+class TooLargeError(InputError):
+    """A layer has too many entries to become a matrix."""
 
 
 def affine_map(
@@ -44,8 +72,8 @@ def affine_map(
 
     Raises
     ------
-    InputError
-        If a matrix is too large.
+    TooLargeError
+        If a matrix is.
     """
     nodes = network.structure.nodes
     path = _path(network, begins, end)
@@ -70,7 +98,7 @@ def _matrix(
     nodes = network.structure.nodes
     rows, columns = prod(nodes[end].shape), prod(nodes[begin].shape)
     if rows * columns > LARGEST:
-        raise InputError(
+        raise TooLargeError(
             f"layer {nodes[end].name!r}: as a matrix it is {rows} x {columns}; layers are unrolled "
             f"up to {LARGEST:,} entries"
         )
@@ -144,3 +172,26 @@ def _is_exact(network: Network, path: Sequence[int], ours: set[int]) -> bool:
         elif not isinstance(node.op, MOVERS) or len(variable) != 1:
             return False
     return mixers <= 1
+
+
+def _linear_part(
+    network: Network, index: int, weights: Mapping[str, np.ndarray]
+) -> tuple[Op, dict[str, np.ndarray]]:
+    """Op and parameters without what is added: no bias, a mean of zero, zeros as padding."""
+    node = network.structure.nodes[index]
+    op, params = node.op, {p.role: weights[p.key] for p in node.params}
+    params.pop("bias", None)
+    if isinstance(op, Pad):
+        op = Pad(op.padding)
+    elif isinstance(op, BatchNorm):
+        params["mean"] = np.zeros_like(params["mean"])
+    elif isinstance(op, Constant) and not _is_factor(network, index):
+        params["value"] = np.zeros_like(params["value"])
+    return op, params
+
+
+def _is_factor(network: Network, index: int) -> bool:
+    """Whether a constant multiplies or divides what it meets."""
+    nodes = network.structure.nodes
+    users = [nodes[i] for i in network.structure.consumers(index)]
+    return any(isinstance(n.op, MatMul | Product | Quotient) for n in users)

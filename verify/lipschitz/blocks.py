@@ -15,12 +15,13 @@ r"""Networks that are no plain chain, as chains: sums of branches, reflections, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from tangency.models.errors import UnsupportedError
+from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
@@ -36,13 +37,16 @@ __all__ = ["chain_of_blocks"]
 IDENTITY = Function(lambda z: z, np.ones_like, homogeneous=True)
 
 
-def chain_of_blocks(network: Network) -> Chain:
+def chain_of_blocks(network: Network, *, inputs: Mapping[int, Interval] | None = None) -> Chain:
     """Return the chain of a network with sums of branches, Householder layers and max pooling.
 
     Parameters
     ----------
     network : Network
         One input, one output.
+    inputs : mapping of int to Interval, optional
+        Bounds on the inputs of activations of one variable, by node and flattened: slopes are then
+        those of the bounds.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def chain_of_blocks(network: Network) -> Chain:
         If a matrix would be too large, or an activation has no bounded slope.
     """
     network.input_shape, network.output_shape  # noqa: B018  (one of each, or an error)
-    assembly = _Assembly(network)
+    assembly = _Assembly(network, {} if inputs is None else inputs)
     needed = _needed(network)
     for i, node in enumerate(network.structure.nodes):
         if i in needed and bends(node) and i not in network.structure.inputs:
@@ -68,8 +72,9 @@ def chain_of_blocks(network: Network) -> Chain:
 class _Assembly:
     """The layers so far, and the nodes whose values the last of them gives."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, inputs: Mapping[int, Interval]) -> None:
         self.network = network
+        self.inputs = inputs
         self.nodes = network.structure.nodes
         self.weights = {key: w.astype(np.float64) for key, w in network.weights.items()}
         self.sources = sources_of(network)
@@ -115,7 +120,7 @@ class _Assembly:
             return
         from tangency.verify.lipschitz.network import _activation
 
-        activation, function = _activation(node, self.network, None)
+        activation, function = _activation(node, self.network, self.inputs.get(i))
         order = _order(node)
         matrix, bias = rows(matrix, order), bias[order]
         block = self._block(i, order, carried)

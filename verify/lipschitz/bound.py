@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,8 @@ from tangency.verify.lipschitz.attack import attack as search
 from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.eclipse import eclipse_fast_witness
 from tangency.verify.lipschitz.engine.search import engine_bound
-from tangency.verify.lipschitz.lipsdp import SOLVERS, lipsdp_witness
+from tangency.verify.lipschitz.engine.threads import one_thread
+from tangency.verify.lipschitz.lipsdp import HIDDEN_LIMIT, SOLVERS, lipsdp_witness
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.product import product_bound
 from tangency.verify.lipschitz.result import LipschitzBound
@@ -38,6 +40,8 @@ def bound_chain(
     progress: Callable[[float, float], None] | None = None,
     seed: int = 0,
     attack: bool = True,
+    checkpoint: str | Path | None = None,
+    hidden_limit: int = HIDDEN_LIMIT,
 ) -> LipschitzBound:
     """Bound the Lipschitz constant of a chain from above, proved, and from below.
 
@@ -65,7 +69,14 @@ def bound_chain(
     seed : int
         Of the search for the lower bound.
     attack : bool
-        Whether to search for a lower bound (chains without residual or Householder layers).
+        Whether to search for a lower bound: in chains without residual or Householder layers.
+        (`lipschitz_bound` searches the graph of a Network that has them.)
+    checkpoint : path, optional
+        A file that keeps the engine's best multipliers, written every few seconds and at the end.
+        If it is there the search goes on from it, whatever ended the one before.
+    hidden_limit : int
+        Hidden neurons that SCS and Clarabel are given at most. Their time grows with the fourth
+        power: 160 neurons take Clarabel a minute or two for each of up to three passes.
 
     Returns
     -------
@@ -74,7 +85,8 @@ def bound_chain(
     Raises
     ------
     InputError
-        If an option is unknown, or the chain too large for the solver.
+        If an option is unknown, the chain too large for the solver, or the checkpoint that of
+        another chain or constant.
     UnsupportedError
         If the method or the solver has no such norm or layer.
     NotProvedError
@@ -103,6 +115,8 @@ def bound_chain(
     euclidean = source == "2" and target == "2"
     plain = all(isinstance(a, Slopes | GroupSort) for a in chain.activations)
     reference = method == "lipsdp" and solver != "engine"
+    if checkpoint is not None and (reference or method != "lipsdp"):
+        raise InputError("a checkpoint keeps the engine's search: method 'lipsdp', solver 'engine'")
     if (reference or method == "eclipse_fast") and not (euclidean and plain):
         what = f"solver {solver!r}" if reference else "method 'eclipse_fast'"
         raise UnsupportedError(
@@ -111,10 +125,17 @@ def bound_chain(
     product = product_bound(chain, norm=source, output=target)
     witness: ChainWitness | None = None
     gap, finished = None, True
+    history: tuple[tuple[float, float], ...] = ()
     if method == "eclipse_fast":
-        witness = eclipse_fast_witness(chain)
+        with one_thread(max(chain.sizes)):
+            witness = eclipse_fast_witness(chain)
     elif reference:
-        witness = lipsdp_witness(chain, solver=solver, rtol=1e-7 if rtol is None else rtol)
+        witness = lipsdp_witness(
+            chain,
+            solver=solver,
+            rtol=1e-7 if rtol is None else rtol,
+            hidden_limit=hidden_limit,
+        )
     elif method == "lipsdp" and (chain.activations or not euclidean):
         found = engine_bound(
             chain,
@@ -124,9 +145,11 @@ def bound_chain(
             time_limit=time_limit,
             rtol=1e-6 if rtol is None else rtol,
             progress=progress,
+            checkpoint=checkpoint,
         )
         if found is not None:
             witness, finished = found.witness, found.finished
+            history = (*found.history, (found.seconds, witness.bound))
             gap = found.gap if math.isfinite(found.gap) else None
     proved = None if witness is None else witness.bound
     better = proved is not None and proved < product
@@ -155,6 +178,7 @@ def bound_chain(
         output=name,
         gap=gap,
         finished=finished,
+        history=history,
     )
 
 

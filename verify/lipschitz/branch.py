@@ -15,8 +15,8 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,16 @@ import numpy as np
 from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
 from tangency.verify.bounds.box import Box
-from tangency.verify.certificate.layers import Slopes
+from tangency.verify.certificate.layers import Residual, Slopes
 from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.local import LocalBound, as_local, bound_leaf, local_chain
-from tangency.verify.lipschitz.local_attack import attack_box
+from tangency.verify.lipschitz.local import (
+    LocalBound,
+    Piece,
+    as_local,
+    attained,
+    bound_leaf,
+    local_chain,
+)
 from tangency.verify.lipschitz.unroll import Unrolled
 
 __all__ = ["branch_and_bound"]
@@ -36,10 +42,19 @@ __all__ = ["branch_and_bound"]
 ENGINE_RTOL = 1e-4
 
 
+@dataclass(eq=False)
+class _Cut:
+    """A piece with the bound that was proved on it alone, and the halves it was cut into."""
+
+    piece: Piece
+    linear: bool
+    halves: tuple[_Cut, ...] = ()
+
+
 def branch_and_bound(
     network: Network,
     box: Box,
-    unrolled: Unrolled,
+    unrolled: Unrolled | None,
     options: dict[str, Any],
     *,
     time_limit: float | None,
@@ -55,8 +70,8 @@ def branch_and_bound(
     ----------
     network : Network
     box : Box
-    unrolled : Unrolled
-        Of the network.
+    unrolled : Unrolled or None
+        Of the network; None where it has blocks.
     options : dict
         For `bound_chain` on each piece.
     time_limit, rtol, progress, seed, attack, max_boxes
@@ -83,21 +98,20 @@ def branch_and_bound(
     limited = str(options["output"]) not in ("inf", "linf") and deadline < math.inf
     chain = local_chain(network, box, unrolled=unrolled)
     whole = bound_leaf(chain, options | {"time_limit": time_limit if limited else None})
-    lower = None
-    if attack:
-        lower = attack_box(chain, box, norm=whole.norm, output=whole.output, seed=seed)
+    lower = attained(network, chain, box, whole, seed) if attack else None
     order = itertools.count()
-    pieces = [(-whole.upper, next(order), box, _is_linear(chain))]
+    root = _Cut(Piece(box, whole.upper, whole.witness), _is_linear(chain))
+    pieces = [(-whole.upper, next(order), root)]
     history = [(time.perf_counter() - start, whole.upper)]
     stopped = not whole.finished  # by the time limit or an interrupt
     try:
         while not stopped:
-            upper, _, piece, linear = pieces[0]
+            upper, _, node = pieces[0]
             if -upper < history[-1][1]:
                 history.append((time.perf_counter() - start, -upper))
             if progress is not None:
                 progress(-upper, time.perf_counter() - start)
-            halves = None if linear else _halves(piece)
+            halves = None if node.linear else _halves(node.piece.box)
             if halves is None or (lower is not None and -upper <= lower * (1.0 + rtol)):
                 break
             if len(pieces) >= max_boxes or time.perf_counter() > deadline:
@@ -107,12 +121,14 @@ def branch_and_bound(
             for half in halves:
                 part = local_chain(network, half, unrolled=unrolled)
                 left = max(deadline - time.perf_counter(), 1e-3) if limited else None
-                bound, done = _leaf(part, options | {"time_limit": left})
+                found, done = _leaf(part, half, options | {"time_limit": left})
                 stopped = stopped or not (done or time.perf_counter() > deadline)
-                new.append((max(upper, -bound), next(order), half, _is_linear(part)))
+                cut = _Cut(found, _is_linear(part))
+                new.append((max(upper, -found.upper), next(order), cut))
             merged = [*pieces[1:], *new]
             heapq.heapify(merged)
-            pieces = merged  # at once: an interrupt finds a whole cover
+            node.halves = tuple(cut for _, _, cut in new)
+            pieces = merged  # at once, and last: an interrupt finds a whole cover
     except KeyboardInterrupt:
         stopped = True
     best, seconds = -pieces[0][0], time.perf_counter() - start
@@ -125,17 +141,33 @@ def branch_and_bound(
         lower,
         seconds,
         boxes=len(pieces),
+        pieces=tuple(_cover(root, best)),
         history=tuple(history),
     )
 
 
-def _leaf(chain: Chain, options: dict[str, Any]) -> tuple[float, bool]:
-    """Return the bound of a piece, infinite where none was proved, and whether it was finished."""
+def _leaf(chain: Chain, box: Box, options: dict[str, Any]) -> tuple[Piece, bool]:
+    """Return a piece, its bound infinite where none was proved, and whether it was finished."""
     try:
         found = bound_leaf(chain, options)
     except NotProvedError:
-        return math.inf, True
-    return found.upper, found.finished
+        return Piece(box, math.inf), True
+    return Piece(box, found.upper, found.witness), found.finished
+
+
+def _cover(node: _Cut, best: float) -> Iterator[Piece]:
+    """Yield the largest pieces whose own bound is no more than the best.
+
+    A piece counts with the least bound of the boxes that it was cut from, so that each of them has
+    such a box above it.
+    """
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node.piece.upper <= best:
+            yield node.piece
+        else:
+            waiting += reversed(node.halves)
 
 
 def _halves(box: Box) -> tuple[Box, Box] | None:
@@ -153,7 +185,8 @@ def _halves(box: Box) -> tuple[Box, Box] | None:
 
 def _is_linear(chain: Chain) -> bool:
     """Whether no neuron has a choice of slopes: cutting would change nothing."""
+    inner = (a.inner if isinstance(a, Residual) else a for a in chain.activations)
     return all(
         isinstance(a, Slopes) and bool(np.all(np.asarray(a.lower) == np.asarray(a.upper)))
-        for a in chain.activations
+        for a in inner
     )

@@ -25,8 +25,13 @@ from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import Assembly, assemble
 from tangency.verify.lipschitz.repair import Found, prove
 from tangency.verify.lipschitz.scaling import norm_exponents, scaled_midpoints
+from tangency.verify.lipschitz.spectra import top_eigenvalue
 
-__all__ = ["eclipse_fast", "eclipse_fast_witness", "eclipse_start", "takes_eclipse"]
+__all__ = ["EDGE", "eclipse_fast", "eclipse_fast_witness", "eclipse_start", "takes_eclipse"]
+
+
+#: The logarithm by which the start lies inside of the edge, where a pivot is singular.
+EDGE = math.log(1.05)
 
 
 def eclipse_fast(weights: list[Array]) -> tuple[float, list[float]]:
@@ -41,18 +46,20 @@ def eclipse_fast(weights: list[Array]) -> tuple[float, list[float]]:
     >>> round(2.0 ** eclipse_fast([np.eye(2), 3.0 * np.eye(2)])[0], 9)
     3.0
     """
+    from scipy.linalg import solve_triangular
+
     metric = np.eye(weights[0].shape[1])
     shift, strengths = 0.0, []  # M is metric * 2**shift
     for weight in weights[:-1]:
-        middle = weight @ np.linalg.solve(metric, weight.T)
-        middle = (middle + middle.T) / 2
-        norm = float(np.linalg.eigvalsh(middle)[-1])
+        half = solve_triangular(np.linalg.cholesky(metric), weight.T, lower=True)
+        middle = half.T @ half
+        norm = top_eigenvalue(middle)
         # lambda = 2 / norm * 2**shift; M in units of lambda lies between I / 2 and I
         metric = np.eye(len(weight)) - middle / (2.0 * norm)
         shift += 1.0 - math.log2(norm)
         strengths.append(shift)
-    last = weights[-1] @ np.linalg.solve(metric, weights[-1].T)
-    return (math.log2(float(np.linalg.norm(last, 2))) - shift) / 2.0, strengths
+    half = solve_triangular(np.linalg.cholesky(metric), weights[-1].T, lower=True)
+    return math.log2(float(np.linalg.norm(half, 2))) - shift / 2.0, strengths
 
 
 def eclipse_start(weights: list[Array], form: Assembly, exponents: Sequence[int]) -> Array:
@@ -71,7 +78,7 @@ def eclipse_start(weights: list[Array], form: Assembly, exponents: Sequence[int]
     for k in range(len(strengths) - 1, -1, -1):
         later += form.exponents[k + 1] - exponents[k + 1]
         # From |x|^2 - |f|^2 / L^2 to |df|^2 <= ...; lambda is twice the engine's.
-        value = math.log(2.0) * (strengths[k] + 2.0 * log_bound - 1.0 - 2 * later) + math.log(1.05)
+        value = math.log(2.0) * (strengths[k] + 2.0 * log_bound - 1.0 - 2 * later) + EDGE
         found.append(np.full(form.layers[k].count, value))
     return np.concatenate(found[::-1]) if found else np.zeros(0)
 
@@ -102,6 +109,6 @@ def eclipse_fast_witness(chain: Chain) -> ChainWitness | None:
     if not chain.activations or not all(w.any() for w in weights):
         return None
     form = assemble(weights, chain.activations, exponents)
-    theta = eclipse_start(weights, form, exponents) - math.log(1.05)
+    theta = eclipse_start(weights, form, exponents) - EDGE
     counts = np.cumsum([layer.count for layer in form.layers])[:-1]
     return prove(chain, Found(form, list(np.split(np.exp(theta), counts)), form.last))

@@ -27,7 +27,13 @@ SOLVERS = ("scs", "clarabel")
 _PASSES = 3
 
 
-def lipsdp_witness(chain: Chain, *, solver: str = "scs", rtol: float = 1e-7) -> ChainWitness | None:
+def lipsdp_witness(
+    chain: Chain,
+    *,
+    solver: str = "scs",
+    rtol: float = 1e-7,
+    hidden_limit: int = HIDDEN_LIMIT,
+) -> ChainWitness | None:
     """Return a checked witness for the LipSDP bound of a chain, or None if none was found.
 
     Slope-restricted neurons have one multiplier each (LipSDP-Neuron). GroupSort groups have the
@@ -37,10 +43,12 @@ def lipsdp_witness(chain: Chain, *, solver: str = "scs", rtol: float = 1e-7) -> 
     Parameters
     ----------
     chain : Chain
-        Of at most `HIDDEN_LIMIT` hidden neurons.
+        Of at most `hidden_limit` hidden neurons.
     solver : {"scs", "clarabel"}
     rtol : float
         Accuracy asked of the solver, relative to the product of the norms.
+    hidden_limit : int
+        The time grows with the fourth power of the neurons, the memory with the third.
 
     Returns
     -------
@@ -58,10 +66,11 @@ def lipsdp_witness(chain: Chain, *, solver: str = "scs", rtol: float = 1e-7) -> 
     """
     if solver not in SOLVERS:
         raise InputError(f"unknown solver {solver!r}: give one of {', '.join(SOLVERS)}")
-    if chain.hidden > HIDDEN_LIMIT:
+    if chain.hidden > hidden_limit:
         raise InputError(
-            f"method 'lipsdp' takes at most {HIDDEN_LIMIT} hidden neurons, this chain has "
-            f'{chain.hidden}; use method="product"'
+            f"solver {solver!r} is given at most {hidden_limit} hidden neurons, this chain has "
+            f"{chain.hidden}: use solver='engine', or hidden_limit={chain.hidden} for as long as "
+            "it takes"
         )
     if not chain.activations:
         return None  # one matrix: the product is its norm

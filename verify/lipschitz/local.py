@@ -24,10 +24,14 @@ import numpy as np
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
+from tangency.models.ops import Activate, Prelu
 from tangency.verify.bounds.box import Box
 from tangency.verify.bounds.inputs import input_intervals
+from tangency.verify.certificate.witness import ChainWitness
+from tangency.verify.lipschitz.blocks import chain_of_blocks
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.graph import is_plain
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.network import chain_of
 from tangency.verify.lipschitz.pairs import settle_pairs
@@ -35,7 +39,24 @@ from tangency.verify.lipschitz.result import LipschitzBound
 from tangency.verify.lipschitz.unroll import Unrolled, unroll
 from tangency.verify.rigorous.walk import walk
 
-__all__ = ["LocalBound", "local_bound", "local_chain"]
+__all__ = ["LocalBound", "Piece", "local_bound", "local_chain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of a box with the bound that was proved on it.
+
+    Parameters
+    ----------
+    box : Box
+    upper : float
+    witness : ChainWitness, optional
+        As in `LipschitzBound`: where there is none the bound is a product of norms.
+    """
+
+    box: Box
+    upper: float
+    witness: ChainWitness | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +69,16 @@ class LocalBound(LipschitzBound):
         Where it holds.
     boxes : int
         Pieces that the box was cut into; 1 without branch and bound. The bound of several pieces
-        has no witness.
+        has no witness of its own.
+    pieces : tuple of Piece
+        After branch and bound, a cover of the box by pieces whose bounds are at most `upper`.
     history : tuple of (seconds, bound)
         How branch and bound went on.
     """
 
     box: Box | None = None
     boxes: int = 1
+    pieces: tuple[Piece, ...] = ()
     history: tuple[tuple[float, float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -133,7 +157,7 @@ def local_bound(
     2.0
     """
     start = time.perf_counter()
-    parts = unroll(network) if unrolled is None else unrolled
+    parts = unroll(network) if unrolled is None and is_plain(network) else unrolled
     options = {
         "method": method,
         "norm": norm,
@@ -158,9 +182,7 @@ def local_bound(
             max_boxes=max_boxes,
         )
     found = bound_leaf(chain, options | {"time_limit": time_limit, "rtol": rtol}, progress)
-    lower = None
-    if attack:
-        lower = attack_box(chain, box, norm=found.norm, output=found.output, seed=seed)
+    lower = attained(network, chain, box, found, seed) if attack else None
     return as_local(found, box, lower, time.perf_counter() - start)
 
 
@@ -180,7 +202,7 @@ def local_chain(network: Network, box: Box, *, unrolled: Unrolled | None = None)
     InputError
         If the box does not fit or a slope is not bounded on it.
     UnsupportedError
-        If the network is no chain.
+        If the network is no chain, of residual blocks or otherwise.
 
     Examples
     --------
@@ -190,23 +212,52 @@ def local_chain(network: Network, box: Box, *, unrolled: Unrolled | None = None)
     >>> chain.activations[0].lower, chain.activations[0].upper
     (array([1., 0.]), array([1., 0.]))
     """
-    parts = unroll(network) if unrolled is None else unrolled
     inputs = input_intervals(network, box)
     if inputs[0].shape[0] != 1:
         raise InputError(
             f"box of shape {box.shape}: a local Lipschitz bound takes one box at a time"
         )
+    if unrolled is None and not is_plain(network):
+        return _local_blocks(network, inputs)
+    parts = unroll(network) if unrolled is None else unrolled
     nodes = network.structure.nodes
     before = [nodes[end].inputs[0] for end in parts.ends]
     found = walk(network, inputs, before).found if before else {}
-    ordered = []
-    for i, order in zip(before, parts.orders, strict=True):
-        low, high = (
-            np.broadcast_to(side, (1, *nodes[i].shape)).reshape(-1)[order]
-            for side in (found[i].lower, found[i].upper)
-        )
-        ordered.append(Interval(low, high))
+    ordered = [
+        Interval(*(side[order] for side in _flat(found[i], nodes[i].shape)))
+        for i, order in zip(before, parts.orders, strict=True)
+    ]
     return settle_pairs(chain_of(network, unrolled=parts, inputs=ordered), ordered)
+
+
+def _local_blocks(network: Network, inputs: list[Interval]) -> Chain:
+    """Return the chain of residual blocks, Householder layers and max pooling over a box.
+
+    Slopes are those of the box; what sorts or reflects keeps its constraint of everywhere.
+    """
+    nodes = network.structure.nodes
+    bent = [i for i, node in enumerate(nodes) if isinstance(node.op, Activate | Prelu)]
+    before = {i: nodes[i].inputs[0] for i in bent}
+    found = walk(network, inputs, list(before.values())).found if bent else {}
+    slopes = {i: Interval(*_flat(found[j], nodes[j].shape)) for i, j in before.items()}
+    return chain_of_blocks(network, inputs=slopes)
+
+
+def _flat(given: Interval, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Both ends of a node's interval over one box, flattened."""
+    return tuple(
+        np.broadcast_to(side, (1, *shape)).reshape(-1) for side in (given.lower, given.upper)
+    )
+
+
+def attained(network: Network, chain: Chain, box: Box, found: LipschitzBound, seed: int) -> float:
+    """Return the lower bound that a search in a box finds: in the chain, or else in the graph."""
+    lower = attack_box(chain, box, norm=found.norm, output=found.output, seed=seed)
+    if lower is None:
+        from tangency.verify.lipschitz.network_attack import attack_network
+
+        lower = attack_network(network, norm=found.norm, output=found.output, box=box, seed=seed)
+    return lower
 
 
 def bound_leaf(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.errors import InputError
+from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.namespace import numpy_namespace
 from tangency.models.network import Network
@@ -67,8 +69,9 @@ def lipschitz_bound(
     seed : int
         Of the attack that finds the lower bound.
     **options
-        ``output``, ``time_limit``, ``rtol``, ``progress``, ``attack`` of
-        :func:`tangency.verify.lipschitz.bound_chain`; with a box also ``branch``, ``max_boxes``.
+        ``output``, ``time_limit``, ``rtol``, ``progress``, ``attack``, ``checkpoint``,
+        ``hidden_limit`` of :func:`tangency.verify.lipschitz.bound_chain`; with a box also
+        ``branch``, ``max_boxes``, and no checkpoint.
 
     Returns
     -------
@@ -97,8 +100,13 @@ def lipschitz_bound(
     >>> bound.certified, round(bound.upper, 6)
     (True, 1.0)
     """
+    if options.get("checkpoint") is None:
+        options.pop("checkpoint", None)
     if box is not None:
         from tangency.verify.lipschitz.local import local_bound
+
+        if "checkpoint" in options:
+            raise InputError("a checkpoint keeps the search for one global bound: leave the box")
 
         return local_bound(
             network, box, method=method, norm=norm, solver=solver, seed=seed, **options
@@ -111,9 +119,28 @@ def lipschitz_bound(
             raise
         from tangency.verify.lipschitz.conv import conv_bound
 
+        if "checkpoint" in options:
+            raise UnsupportedError(
+                "this network is bounded frequency by frequency, a search that has no checkpoint"
+            ) from None
         options.pop("output", None)
         return conv_bound(network, seed=seed, **_given(options))
-    return bound_chain(chain, method=method, norm=norm, solver=solver, seed=seed, **options)
+    found = bound_chain(chain, method=method, norm=norm, solver=solver, seed=seed, **options)
+    if found.lower is not None or not options.get("attack", True):
+        return found
+    return _attacked(found, network, seed)
+
+
+def _attacked(found: LipschitzBound, network: Network, seed: int) -> LipschitzBound:
+    """Return a bound with the lower bound that a search on the graph itself finds."""
+    from tangency.verify.lipschitz.network_attack import attack_network
+
+    begin = time.perf_counter()
+    lower = attack_network(network, norm=found.norm, output=found.output, seed=seed)
+    if lower > found.upper * (1.0 + 1e-9) + 1e-320:
+        raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {found.upper!r}")
+    seconds = found.seconds + time.perf_counter() - begin
+    return replace(found, lower=min(lower, found.upper), seconds=seconds)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

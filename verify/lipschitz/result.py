@@ -44,6 +44,8 @@ class LipschitzBound:
         not proved.
     finished : bool
         False where a time limit or an interrupt ended the search.
+    history : tuple of (seconds, bound)
+        What the search passed, not proved but for the last, which is the proved bound.
     """
 
     upper: float
@@ -60,6 +62,7 @@ class LipschitzBound:
     output: str = "2"
     gap: float | None = None
     finished: bool = True
+    history: tuple[tuple[float, float], ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -84,9 +87,22 @@ class LipschitzBound:
         }
 
     def plot(self) -> Any:
-        """Return a matplotlib Figure with a labelled bar for each bound."""
+        """Return a matplotlib Figure: a bar for each bound, and where one was, the search.
+
+        The search is its bound against time, between the product of norms above and what the
+        attack attained below; the last point is what was proved.
+        """
         from matplotlib.figure import Figure
 
+        searched = len(self.history) > 1
+        figure = Figure(figsize=(9 if searched else 5, 3.2), layout="constrained")
+        axes = figure.subplots(1, 2 if searched else 1, squeeze=False)[0]
+        self._bars(axes[0])
+        if searched:
+            self._search(axes[1])
+        return figure
+
+    def _bars(self, axes: Any) -> None:
         bars = [
             ("lower bound\n(attack)", self.lower, "tab:gray"),
             ("LipSDP", self.lipsdp, "tab:blue"),
@@ -94,8 +110,6 @@ class LipschitzBound:
             ("product\nof norms", self.product, "tab:orange"),
         ]
         shown = [(label, value, colour) for label, value, colour in bars if value is not None]
-        figure = Figure(figsize=(5, 3.2), layout="constrained")
-        axes = figure.add_subplot()
         drawn = axes.bar(
             [label for label, _, _ in shown],
             [value for _, value, _ in shown],
@@ -108,4 +122,17 @@ class LipschitzBound:
         # Rounded up: the title claims no more than was proved.
         upper = Context(prec=7, rounding=ROUND_CEILING).create_decimal(Decimal(self.upper))
         axes.set_title(f"at most {upper.normalize()} ({self.method}, {state})", fontsize=10)
-        return figure
+
+    def _search(self, axes: Any) -> None:
+        seconds, bounds = zip(*self.history, strict=True)
+        axes.step(seconds, bounds, where="post", color="tab:blue", label="LipSDP, as searched")
+        axes.plot(seconds[-1], bounds[-1], "o", color="tab:blue", label="LipSDP, proved")
+        axes.axhline(self.product, color="tab:orange", ls="--", label="product of norms")
+        if self.lower is not None:
+            axes.axhline(self.lower, color="tab:gray", ls=":", label="attained by attack")
+        if min(bounds) > 0.0:
+            axes.set_yscale("log")
+        axes.set_xlabel("seconds")
+        end = "ended by itself" if self.finished else "stopped early"
+        axes.set_title(f"the search {end}", fontsize=10)
+        axes.legend(fontsize=7)

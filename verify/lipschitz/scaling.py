@@ -7,6 +7,7 @@ import numpy as np
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.certificate.norms import scale_exponent
 from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.spectra import spectral_norm
 
 __all__ = ["norm_exponents", "reduced", "scaled_midpoints"]
 
@@ -16,7 +17,7 @@ def norm_exponents(chain: Chain) -> tuple[int, ...]:
     exponents = []
     for weight in chain.weights:
         first = scale_exponent(weight.midpoint)
-        norm = float(np.linalg.norm(np.ldexp(weight.midpoint, -first), 2))
+        norm = spectral_norm(np.ldexp(weight.midpoint, -first))
         exponents.append(first + (math.frexp(norm)[1] if norm else 0))
     return tuple(exponents)
 

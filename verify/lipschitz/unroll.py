@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from tangency.models.errors import InputError, UnsupportedError
-from tangency.models.intervals import Interval
+from tangency.models.errors import UnsupportedError
 from tangency.models.network import Network
-from tangency.models.ops import (
-    Activate,
-    BatchNorm,
-    Concat,
-    Constant,
-    Conv,
-    ConvTranspose,
-    Dense,
-    GroupSort,
-    MatMul,
-    Op,
-    Pad,
-    Prelu,
-    Product,
-    Quotient,
-    Reshape,
-    Slice,
-    Transpose,
-    numpy_backend,
-)
+from tangency.models.ops import Activate, GroupSort, MatMul, Prelu, Product, Quotient
 from tangency.models.structure import Node
 from tangency.verify.certificate import Matrix
-from tangency.verify.rigorous.registry import rule_of
+from tangency.verify.lipschitz.affine import TooLargeError, affine_map
 
 __all__ = ["TooLargeError", "Unrolled", "sources_of", "unroll"]
-
-#: Entries of the largest matrix that a layer is unrolled into.
-LARGEST = 2**25
-#: Ops that only move entries or fill in zeros: each output entry is one input entry or none.
-MOVERS = (Reshape, Transpose, Slice, Pad, Concat)
-MIXERS = (Dense, Conv, ConvTranspose)
-
-
-class TooLargeError(InputError):
-    """A layer has too many entries to become a matrix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +73,7 @@ def unroll(network: Network) -> Unrolled:
                 f"not {nodes[begin].name!r} alone: the network is no chain (residual networks "
                 "have no local bound yet)"
             )
-        matrix, bias = _segment(network, weights, begin, stop)
+        (matrix,), bias = affine_map(network, weights, [begin], stop)
         matrix = _take(matrix, columns, 1)
         columns = np.arange(prod(node.shape))
         if nonlinear:
@@ -174,95 +144,3 @@ def _take(matrix: Matrix, order: np.ndarray, axis: int) -> Matrix:
     return Matrix(
         matrix.midpoint.take(order, axis), None if radius is None else radius.take(order, axis)
     )
-
-
-def _segment(
-    network: Network, weights: Mapping[str, np.ndarray], begin: int, end: int
-) -> tuple[Matrix, np.ndarray]:
-    """The affine map from node ``begin`` to node ``end``: an enclosure of its matrix, its bias."""
-    nodes = network.structure.nodes
-    rows, columns = prod(nodes[end].shape), prod(nodes[begin].shape)
-    if rows * columns > LARGEST:
-        raise TooLargeError(
-            f"layer {nodes[end].name!r}: as a matrix it is {rows} x {columns}; layers are unrolled "
-            f"up to {LARGEST:,} entries"
-        )
-    path = _path(network, begin, end)
-    zero = np.zeros((1, *nodes[begin].shape))
-    values = {begin: zero}
-    for i in path:
-        values[i] = _evaluate(nodes[i], weights, values)
-    bias = np.broadcast_to(values[end], (1, *nodes[end].shape)).reshape(-1)
-    basis = np.eye(columns).reshape(columns, *nodes[begin].shape)
-    if _is_exact(nodes, path):
-        values = {begin: basis}
-        for i in path:
-            op, params = _linear_part(network, i, weights)
-            values[i] = op.apply(numpy_backend(), params, *(values[j] for j in nodes[i].inputs))
-        return Matrix(values[end].reshape(columns, rows).T.copy()), bias
-    enclosures = {begin: Interval(basis, basis)}
-    for i in path:
-        op, params = _linear_part(network, i, weights)
-        enclosures[i] = rule_of(op)(op, params, *(enclosures[j] for j in nodes[i].inputs))
-    low, high = (
-        np.broadcast_to(side, (columns, *nodes[end].shape)).reshape(columns, rows).T
-        for side in (enclosures[end].lower, enclosures[end].upper)
-    )
-    midpoint = low / 2 + high / 2
-    # The distance to both ends, rounded up: it covers the rounding of the midpoint too.
-    radius = np.maximum(np.nextafter(high - midpoint, np.inf), np.nextafter(midpoint - low, np.inf))
-    return Matrix(midpoint, np.where(high == low, 0.0, radius)), bias
-
-
-def _path(network: Network, begin: int, end: int) -> list[int]:
-    """Nodes between ``begin`` and ``end`` in order, ``end`` among them (unless it is begin)."""
-    needed, stack = set(), [end]
-    while stack:
-        i = stack.pop()
-        if i != begin and i not in needed:
-            needed.add(i)
-            stack.extend(network.structure.nodes[i].inputs)
-    return sorted(needed)
-
-
-def _evaluate(
-    node: Node, weights: Mapping[str, np.ndarray], values: Mapping[int, np.ndarray]
-) -> np.ndarray:
-    params = {p.role: weights[p.key] for p in node.params}
-    out: np.ndarray = node.op.apply(numpy_backend(), params, *(values[j] for j in node.inputs))
-    return out
-
-
-def _linear_part(
-    network: Network, index: int, weights: Mapping[str, np.ndarray]
-) -> tuple[Op, dict[str, np.ndarray]]:
-    """Op and parameters without what is added: no bias, a mean of zero, zeros as padding."""
-    node = network.structure.nodes[index]
-    op, params = node.op, {p.role: weights[p.key] for p in node.params}
-    params.pop("bias", None)
-    if isinstance(op, Pad):
-        op = Pad(op.padding)
-    elif isinstance(op, BatchNorm):
-        params["mean"] = np.zeros_like(params["mean"])
-    elif isinstance(op, Constant) and not _is_factor(network, index):
-        params["value"] = np.zeros_like(params["value"])
-    return op, params
-
-
-def _is_factor(network: Network, index: int) -> bool:
-    """Whether a constant multiplies or divides what it meets."""
-    nodes = network.structure.nodes
-    users = [nodes[i] for i in network.structure.consumers(index)]
-    return any(isinstance(n.op, MatMul | Product | Quotient) for n in users)
-
-
-def _is_exact(nodes: tuple[Node, ...], path: list[int]) -> bool:
-    """Whether each entry of the matrix is one weight, untouched by rounding.
-
-    So it is for one dense layer or convolution among ops that only move entries: on a basis
-    vector every sum in it has one term that is not zero, unless the entry was doubled before.
-    """
-    mixers = [i for i in path if isinstance(nodes[i].op, MIXERS)]
-    doubled = any(isinstance(nodes[i].op, Concat) and i < max(mixers, default=0) for i in path)
-    movers = all(isinstance(nodes[i].op, MOVERS + MIXERS) for i in path)
-    return len(mixers) <= 1 and movers and not doubled

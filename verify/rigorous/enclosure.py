@@ -38,6 +38,10 @@ __all__ = ["affine", "exclusive_sum", "midpoint_radius", "total", "widened"]
 Array = Any
 Map = Callable[[Array], Array]
 
+#: Pays, times ``1 + sum |x|``, for underflow in products that linear functions were formed with,
+#: flushed to zero or not, up to 2^60 of them an entry.
+UNDERFLOW = 2.0**-960
+
 _SMALL = 1e-290  # radii below it are raised to it: no underflow, and no slow subnormal numbers
 
 

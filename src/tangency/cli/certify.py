@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangency.cli.common import (
-    Progress,
     emit,
     head,
-    load_data,
     load_model,
     model_options,
     output_options,
     round_down,
     round_up,
-    save_arrays,
     save_plot,
 )
 
 __all__ = ["command"]
+
+LIPSCHITZ = ("lipsdp", "eclipse_fast", "product")
+ROBUST = ("ibp", "crown-ibp", "crown", "forward", "alpha-crown")
 
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class _Output(Converted):
 )
 @click.option(
     "--method",
-    type=click.Choice(["lipsdp", "eclipse_fast", "product", "ibp"]),
-    help="lipsdp, eclipse_fast or product for a Lipschitz bound [default: lipsdp]; ibp for "
-    "robustness.",
+    type=click.Choice([*LIPSCHITZ, *ROBUST]),
+    help="lipsdp, eclipse_fast or product for a Lipschitz bound [default: lipsdp]; ibp, crown-ibp, "
+    "crown, forward or alpha-crown for robustness [default: ibp].",
 )
 @click.option(
     "--solver",
@@ -85,6 +85,12 @@ class _Output(Converted):
     show_default=True,
     metavar="SECONDS",
     help="For the search (of each sample, with --local); the best so far is proved.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the engine's best point in this file, every few seconds, and go on from it.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
 @click.option(
@@ -108,6 +114,7 @@ def command(
     method: str | None,
     solver: str,
     time_limit: float,
+    checkpoint: Path | None,
     seed: int,
     local: Path | None,
     branch: bool,
@@ -128,10 +135,14 @@ def command(
     With --local X.npz --eps E the bounds hold for pairs inside the l-infinity ball of radius E
     around each sample alone. There --out FILE.npz writes the arrays lower and upper, and a folder
     (--out NAME without a suffix) gets one certificate a sample, sample_0000.cert and so on;
-    FILE.cert is for one sample. Ctrl-C ends the search and proves the best bound so far.
+    FILE.cert is for one sample, and --plot shows both bounds by sample. Ctrl-C ends the search and
+    proves the best bound so far.
+
+    With --checkpoint FILE whatever ends the process, the same command goes on from where it was.
 
     With --data X.npz --eps E, --out FILE.npz writes the arrays lower and upper (bounds on the
-    outputs), margin_lower (proved) and margin_upper (attained), verified and attacked.
+    outputs), margin_lower (proved) and margin_upper (attained), verified and attacked; FILE.cert
+    writes a certificate of the samples proved robust.
 
     Exit status: 0 the bound was proved (with --data: the certified accuracy was found); 1 it was
     not proved; 2 bad input or usage.
@@ -142,23 +153,28 @@ def command(
         raise click.UsageError(
             "--data (or --local) and --eps go together: samples and the radius around them"
         )
+    if checkpoint is not None and (data is not None or local is not None):
+        raise click.UsageError("--checkpoint keeps the search for one global bound")
     if branch and local is None:
         raise click.UsageError("--branch cuts a box: give --local and --eps")
     source = click.get_current_context().get_parameter_source
     if data is not None:
-        if method not in (None, "ibp"):
+        if method in LIPSCHITZ:
             raise click.UsageError(f"--method {method} bounds a Lipschitz constant: leave --data")
         for name in ("norm", "output", "solver", "time_limit"):
             if source(name) is not click.core.ParameterSource.DEFAULT:
                 option = name.replace("_", "-")
                 raise click.UsageError(f"--{option} is for a Lipschitz bound: leave --data")
-    elif method == "ibp":
-        raise click.UsageError("--method ibp certifies robustness: give --data and --eps")
+    elif method in ROBUST:
+        raise click.UsageError(f"--method {method} certifies robustness: give --data and --eps")
     elif limit is not None and local is None:
         raise click.UsageError("--limit cuts a data set: give --data or --local, and --eps")
     network = load_model(model, **reading)
     if data is not None and eps is not None:
-        _robustness(network, model, data, eps, limit, as_json, out, plot, seed)
+        from tangency.cli.certify_data import on_data
+
+        how = method or "ibp"
+        on_data(network, model, data, eps, limit, as_json, out, plot, how, seed)
         return
     options = {
         "method": method or "lipsdp",
@@ -171,11 +187,10 @@ def command(
     if local is not None and eps is not None:
         from tangency.cli.certify_local import near_samples
 
-        if plot is not None:
-            raise click.UsageError("--plot shows one global bound: leave --local")
         options["branch"] = branch
-        near_samples(network, model, local, eps, limit, as_json, out, options)
+        near_samples(network, model, local, eps, limit, as_json, out, plot, options)
         return
+    options["checkpoint"] = checkpoint
     _lipschitz(network, model, as_json, out, plot, options)
 
 
@@ -232,51 +247,3 @@ def _lipschitz(
     emit(as_json, answer, "\n".join(lines))
     if not bound.certified:
         raise SystemExit(1)
-
-
-def _robustness(
-    network: Any,
-    path: Path,
-    data: Path,
-    eps: float,
-    limit: int | None,
-    as_json: bool,
-    out: Path | None,
-    plot: Path | None,
-    seed: int,
-) -> None:
-    from tangency.verify import certify_robust
-
-    x, y = load_data(data, network, labels=True)
-    assert y is not None
-    x, y = x[:limit], y[:limit]
-    with Progress("interval bounds") as progress:
-        result = certify_robust(network, x, y, eps, seed=seed, progress=progress)
-    if out is not None:
-        save_arrays(
-            out,
-            lower=result.lower,
-            upper=result.upper,
-            margin_lower=result.margin_lower,
-            margin_upper=result.margin_upper,
-            verified=result.verified,
-            attacked=result.attacked,
-        )
-    if plot is not None:
-        save_plot(plot, result)
-    n = len(x)
-    count = int(result.verified.sum())
-    answer = head(network, path) | result.as_dict() | {"out": None if out is None else str(out)}
-    lines = [
-        f"{path}: robustness of {n} samples of {data} within {eps:g} in l-infinity",
-        f"  certified     {count} of {n} ({result.certified_accuracy:.1%})  "
-        f"method {result.method}, rounded outward",
-        f"  under attack  {result.attacked_accuracy:.1%} of the samples keep their label "
-        f"({result.attack})",
-        f"  clean         {result.clean_accuracy:.1%} are classified as labelled",
-        f"  time          {result.seconds:.2f} s",
-        f"  weights       sha256 {network.hash}",
-        f"Proved: {count} samples keep their label for every input within {eps:g} of them, in real "
-        "arithmetic, for exactly these weights.",
-    ]
-    emit(as_json, answer, "\n".join(lines))

@@ -17,6 +17,7 @@ from tangency.cli.common import (
     round_down,
     round_up,
     save_arrays,
+    save_plot,
     to_json,
 )
 
@@ -60,11 +61,13 @@ def near_samples(
     limit: int | None,
     as_json: bool,
     out: Path | None,
+    plot: Path | None,
     options: dict[str, Any],
 ) -> None:
     """Bound the Lipschitz constant on the ball around each sample and print the table."""
     from tangency.models.errors import InputError
     from tangency.verify import write_certificate
+    from tangency.verify.lipschitz.local_samples import LocalBounds
 
     x, _ = load_data(data, network)
     x = x[:limit]
@@ -77,8 +80,6 @@ def near_samples(
         raise InputError(
             f"{out}: a certificate is for one sample: give a folder, or --limit 1 for the first"
         )
-    if out is not None and options["branch"] and out.suffix in (".cert", ""):
-        raise InputError(f"{out}: a bound from pieces of a box has no certificate yet")
     begin = time.perf_counter()
     found = _bounds(network, x, eps, options)
     files: list[Path | None] = [None] * len(found)
@@ -116,6 +117,8 @@ def near_samples(
             lower=[float("nan") if bound.lower is None else bound.lower for bound in found],
             eps=eps,
         )
+    if plot is not None:
+        save_plot(plot, LocalBounds(tuple(found), eps))
     first = found[0]
     worst = max(found, key=lambda bound: bound.upper)
     lines = [
@@ -145,9 +148,10 @@ def near_samples(
 def _bounds(network: Network, x: Any, eps: float, options: dict[str, Any]) -> list[LipschitzBound]:
     """Return the bounds of the samples up to an interrupt; one at least, or the interrupt."""
     from tangency.verify import Box, lipschitz_bound
+    from tangency.verify.lipschitz.graph import is_plain
     from tangency.verify.lipschitz.unroll import unroll
 
-    parts = unroll(network)
+    parts = unroll(network) if is_plain(network) else None
     boxes = [Box.around(sample, eps) for sample in x]
     found: list[LipschitzBound] = []
     with Status("") as status, _interrupts() as interrupted:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tangency.cli.common import emit, head, load_model, model_options
+
+if TYPE_CHECKING:
+    from tangency.verify import Certificate
 
 __all__ = ["command"]
 
@@ -23,7 +26,9 @@ def command(file: Path, model: Path, exact: bool, as_json: bool, **reading: Any)
     """Check the certificate FILE against a model, with code that is not the search's.
 
     What the certificate claims is proved again from the model's own weights, in rigorous
-    arithmetic; of the file only the witness is used, and nothing in it is trusted.
+    arithmetic; of the file only the witness is used, and nothing in it is trusted. A local bound
+    derives the slopes over its box, and over each piece of it, from the model again. The MODEL of
+    an implicit layer's certificate is the .npz file that ImplicitLayer.save wrote.
 
     Exit status: 0 the claim holds; 1 it does not hold, or is of another model; 2 bad input, such as
     a damaged certificate.
@@ -31,7 +36,7 @@ def command(file: Path, model: Path, exact: bool, as_json: bool, **reading: Any)
     from tangency.verify import check, read_certificate
 
     certificate = read_certificate(file)
-    network = load_model(model, **reading)
+    network = _model(certificate, model, reading)
     found = check(certificate, network, exact=exact)
     how = "rational arithmetic" if exact else "float64 with directed rounding"
     text = f"holds: {found.claim}" if found.holds else f"does not hold: {found.reason}"
@@ -42,3 +47,16 @@ def command(file: Path, model: Path, exact: bool, as_json: bool, **reading: Any)
     emit(as_json, head(network, model) | {"file": str(file)} | found.as_dict(), text)
     if not found.holds:
         raise SystemExit(1)
+
+
+def _model(certificate: Certificate, path: Path, reading: dict[str, Any]) -> Any:
+    """Read the kind of model that a certificate speaks about."""
+    from tangency.models import InputError
+    from tangency.verify import ImplicitLayer
+    from tangency.verify.certificate.claim import IMPLICIT
+
+    if not isinstance(certificate.witness, IMPLICIT):
+        return load_model(path, **reading)
+    if any(reading.values()):
+        raise InputError(f"{path}: an implicit layer is read without options")
+    return ImplicitLayer.load(path)

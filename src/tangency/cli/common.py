@@ -29,10 +29,12 @@ __all__ = [
     "load_model",
     "model_options",
     "output_options",
+    "read_arrays",
     "round_down",
     "round_up",
     "save_arrays",
     "save_plot",
+    "save_result",
     "to_json",
 ]
 
@@ -93,6 +95,29 @@ def head(network: Network, path: Path) -> dict[str, Any]:
     return {"model": {"path": str(path), "hash": network.hash}, "tangency": __version__}
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name; that of a .npy file is called ``x``.
+
+    Raises
+    ------
+    InputError
+        Naming the file: unreadable, or no file of arrays.
+    """
+    import numpy as np
+
+    from tangency.models import InputError
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    try:
+        file = np.load(io.BytesIO(content), allow_pickle=False)
+        return {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
+    except Exception as error:  # whatever a file that is no array, or a damaged zip, raises
+        raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
+
+
 def load_data(
     path: Path, network: Network, *, labels: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -103,20 +128,10 @@ def load_data(
     InputError
         Naming the file and the array: unreadable, missing, empty, of a wrong shape or type.
     """
-    import numpy as np
-
     from tangency.models import InputError
     from tangency.models.arrays import check_array
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    try:
-        file = np.load(io.BytesIO(content), allow_pickle=False)
-        arrays = {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
-    except Exception as error:  # whatever a file that is no array, or a damaged zip, raises
-        raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
+    arrays = read_arrays(path)
     by_name = {name.lower(): array for name, array in arrays.items()}
     if "x" not in by_name:
         raise InputError(f"{path}: needs an array 'x' (and 'y' for labels), has {sorted(arrays)}")
@@ -166,6 +181,17 @@ def save_arrays(path: Path, **arrays: Any) -> None:
             np.savez_compressed(file, **arrays)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def save_result(path: Path, result: Any, network: Any, **arrays: Any) -> str | None:
+    """Write FILE.cert as a certificate, whose path is returned, and any other file as arrays."""
+    if path.suffix != ".cert":
+        save_arrays(path, **arrays)
+        return None
+    from tangency.verify import write_certificate
+
+    write_certificate(path, result, network)
+    return str(path)
 
 
 def save_plot(path: Path, result: Any) -> None:

@@ -14,6 +14,8 @@ from tangency.models.ops import (
     Conv,
     ConvTranspose,
     Dense,
+    GroupSort,
+    Prelu,
     Reshape,
     Transpose,
     numpy_backend,
@@ -81,6 +83,11 @@ def _linearised(
         with np.errstate(all="ignore"):
             slope = np.asarray(op.activation.derivative(numpy_namespace, x), np.float64)
         return (lambda v: slope * v), (lambda v: slope * v)
+    if isinstance(op, Prelu):
+        kink = np.where(x > 0, 1.0, op.slopes(params["slope"], x.ndim - 1))
+        return (lambda v: kink * v), (lambda v: kink * v)
+    if isinstance(op, GroupSort):
+        return _sorted(op, x)
     if isinstance(op, Dense):
         weight = params["weight"]
         return (lambda v: v @ weight.T), (lambda v: v @ weight)
@@ -113,6 +120,22 @@ def _linearised(
         return (lambda v: v.transpose(order)), (lambda v: v.transpose(inverse))
     assert isinstance(op, Reshape)
     return (lambda v: v.reshape(len(v), *node.shape)), (lambda v: v.reshape(shape))
+
+
+def _sorted(op: GroupSort, x: np.ndarray) -> tuple[Map, Map]:
+    """Return the permutation that sorts x, and its inverse."""
+    axis = op.axis % (x.ndim - 1) + 1
+    split = (*x.shape[:axis], -1, op.size, *x.shape[axis + 1 :])
+    order = np.argsort(x.reshape(split), axis=axis + 1, kind="stable")
+    if op.descending:
+        order = np.flip(order, axis=axis + 1)
+    inverse = np.argsort(order, axis=axis + 1)
+
+    def moved(v: np.ndarray, places: np.ndarray) -> np.ndarray:
+        taken = np.take_along_axis(v.reshape(split), places, axis=axis + 1)
+        return np.asarray(taken.reshape(v.shape))
+
+    return (lambda v: moved(v, order)), (lambda v: moved(v, inverse))
 
 
 def _transposed(

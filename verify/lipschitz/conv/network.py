@@ -11,13 +11,14 @@ from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
 from tangency.verify.certificate.conv import ConvWitness
 from tangency.verify.certificate.conv_norm import conv_norm_bound
+from tangency.verify.certificate.conv_pieces import FrequencyWitness, RunWitness
 from tangency.verify.certificate.directed import multiply_up
 from tangency.verify.lipschitz.conv.lower import jacobian_norm
 from tangency.verify.lipschitz.conv.pieces import Factor, Run, pieces_of
 from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
 from tangency.verify.lipschitz.conv.search import minimise
-from tangency.verify.lipschitz.engine.solve import one_thread
+from tangency.verify.lipschitz.engine.threads import one_thread
 from tangency.verify.lipschitz.result import LipschitzBound
 
 __all__ = ["ConvBound", "conv_bound"]
@@ -33,9 +34,12 @@ class ConvBound(LipschitzBound):
     ----------
     witnesses : tuple of (Run, ConvWitness)
         What `tangency.verify.certificate.conv.check_conv` proved of each run of convolutions.
+    proof : FrequencyWitness or None
+        The whole, for a certificate: the witness or the norms of each piece.
     """
 
     witnesses: tuple[tuple[Run, ConvWitness], ...] = ()
+    proof: FrequencyWitness | None = None
 
 
 def conv_bound(
@@ -49,12 +53,13 @@ def conv_bound(
 ) -> ConvBound:
     r"""Bound the l2 Lipschitz constant of a convolutional network, frequency by frequency.
 
-    The network is cut into runs of convolutions with activations between them, all but the first
-    of stride 1, and other layers (dense, pooling, batch norm, an activation that no convolution
-    of stride 1 follows). A run is bounded with multipliers shared by a channel on a torus that
-    holds its padded images (see `tangency.verify.certificate.conv` for the proof), other layers by
-    their norms; the bound is the product. It lies above LipSDP of the unrolled network: the torus
-    has no edge, multipliers are shared, and slopes a > 0 count as 0.
+    The network is cut into runs of convolutions with activations between them (of one variable,
+    behind a batch norm or not; prelu; sorting of channels), all but the first of stride 1, and
+    other layers. A dense layer on a flattened image ends a run as a part of it, through average
+    pooling or not. A run is bounded with multipliers shared by a channel on a torus that holds its
+    padded images (see `tangency.verify.certificate.conv` for the proof), other layers by their
+    norms; the bound is the product. It lies above LipSDP of the unrolled network: the torus has no
+    edge, multipliers are shared, and slopes a > 0 count as 0.
 
     Parameters
     ----------
@@ -110,12 +115,16 @@ def conv_bound(
     begin = time.perf_counter()
     upper, product = 1.0, 1.0
     witnesses: list[tuple[Run, ConvWitness]] = []
+    parts: list[RunWitness | tuple[float, ...]] = []
     gaps, finished = [0.0], True
     for piece in pieces:
         if isinstance(piece, Factor):
             norm = bound = piece.bound
+            parts.append((bound,))
         else:
-            norm = bound = _product(piece)
+            norms = _norms(piece)
+            norm = bound = _product(piece, norms)
+            parts.append(norms)
             if len(piece.layers) > 1 and norm > 0.0:
                 left = None
                 if time_limit is not None:
@@ -123,7 +132,8 @@ def conv_bound(
                     left = max(0.0, time_limit - spent) / (searches - len(witnesses))
                 found = _search(piece, left, rtol, progress, start)
                 if found is not None:
-                    bound = min(bound, found[0])
+                    if found[0] < bound:
+                        bound, parts[-1] = found[0], RunWitness.of(found[1])
                     witnesses.append((piece, found[1]))
                     gaps.append(found[2])
                     finished = finished and found[3]
@@ -144,6 +154,7 @@ def conv_bound(
         gap=sum(gaps),
         finished=finished,
         witnesses=tuple(witnesses),
+        proof=FrequencyWitness(upper, tuple(parts)),
     )
 
 
@@ -151,14 +162,22 @@ def _times(a: float, b: float) -> float:
     return 0.0 if 0.0 in (a, b) else a if b == 1.0 else b if a == 1.0 else multiply_up(a, b)
 
 
-def _product(run: Run) -> float:
-    """Return the product of the norms of a run's layers and activations."""
-    size, bound = run.size, 1.0
+def _norms(run: Run) -> tuple[float, ...]:
+    """Return bounds of the norms of a run's layers."""
+    size, norms = run.size, []
     for layer in run.layers:
-        bound = _times(bound, conv_norm_bound(layer, size))
+        norms.append(conv_norm_bound(layer, size))
         size = layer.output_size(size)
-    for slopes in run.activations:
-        bound = _times(bound, slopes.lipschitz())
+    return tuple(norms)
+
+
+def _product(run: Run, norms: tuple[float, ...]) -> float:
+    """Return the product of the norms of a run's layers and activations."""
+    bound = 1.0
+    for norm in norms:
+        bound = _times(bound, norm)
+    for activation in run.activations:
+        bound = _times(bound, activation.lipschitz())
     return bound
 
 
@@ -167,7 +186,7 @@ def _search(
 ) -> tuple[float, ConvWitness, float, bool] | None:
     """Return a proved bound of a run, its witness, the estimated gap, whether it is finished."""
     with one_thread(max(max(layer.channels) for layer in run.layers)):
-        problem = Problem(run.layers, run.activations, run.size)
+        problem = Problem(run.layers, run.activations, run.size, dense=run.dense)
         scale = sum(problem.exponents)
 
         def shown(square: float) -> None:
@@ -180,7 +199,7 @@ def _search(
         if found is None:
             return None
         try:
-            bound, witness = prove(problem, found.theta)
+            bound, witness = prove(problem, found.theta, found.head)
         except NotProvedError:
             return None
     return bound, witness, found.gap, found.finished

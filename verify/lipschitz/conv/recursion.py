@@ -2,10 +2,15 @@ r"""The storage recursion of a convolutional chain, one frequency at a time, and
 
 In the notation of `tangency.verify.certificate.conv`, with :math:`S = a + b`, :math:`D = -ab`,
 
-.. math:: Y_{l-1} = \hat W_l^*\hat W_l, \quad R_k = 2\Lambda_k - Y_k \succ 0, \quad
+.. math:: Y_{l-1} = \hat W_l^*J^{-1}\hat W_l, \quad R_k = 2\Lambda_k - Y_k \succ 0, \quad
           Y_{k-1} = \hat W_k^*(S\Lambda R_k^{-1}\Lambda S + 2\Lambda D)\hat W_k,
 
-at each of half the frequencies. The objective, for :math:`\theta = \log\Lambda`, is
+at each of half the frequencies; J = I but for a dense head. A layer that sorts is turned to an
+orthonormal basis of sums and of what is orthogonal to them in each group (`bases`): the sums become
+neurons of slopes in [0, 1], since the mask sets them to zero or keeps them, the rest neurons of
+slopes in [-1, 1] that share one multiplier a group. The multipliers of the sums may then become a
+matrix (`Problem.free_sums`). The objective, for
+:math:`\theta = \log\Lambda`, is
 
 .. math:: F_\mu(\theta) = \min_\rho\ \log\rho - \mu\sum_w p_w\Big[\log\det(I - Y_0(w)/\rho) +
           \sum_k \log\det\big(R_k(w)\,\Lambda_k^{-1}\big)\Big],
@@ -27,14 +32,16 @@ import numpy.typing as npt
 
 from tangency.verify.certificate.conv import common_torus
 from tangency.verify.certificate.conv_symbol import ConvLayer, frequencies, symbol
-from tangency.verify.certificate.layers import Slopes
+from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.conv.bases import Neurons, neurons_of
+from tangency.verify.lipschitz.conv.head import allotted, gram
 
 __all__ = ["Problem", "State", "adjoint"]
 
 Stack: TypeAlias = npt.NDArray[np.complex128]
 Result = TypeVar("Result")
-_CACHE = 2**14  # entries of a stack of matrices that is worked on at once
+_CACHE = 2**15  # entries of a stack of matrices that is worked on at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +55,27 @@ class State:
         F.
     square : float
         The largest eigenvalue of Y_0: the square of the bound in the problem's scale.
+    rho : float
+        The minimiser in F.
+    stiffness : float
+        The second derivative in log rho there.
     sweeps : list of list of pairs of (f, n, m) arrays
         For each part of the frequencies and each layer, from the first on, the inverse of R_k and
         the image R_k^{-1} S Lambda W_k.
-    head : (f, c_0, c_0) array
-        dF / dY_0.
+    inner : (f, c_0, c_0) array
+        (rho I - Y_0)^{-1}; times mu and the share it is dF / dY_0.
+    head : (f, m, m) array or None
+        J, where the chain ends in a dense layer.
     """
 
     theta: Array
     value: float
     square: float
+    rho: float
+    stiffness: float
     sweeps: list[list[tuple[Stack, Stack]]]
-    head: Stack
+    inner: Stack
+    head: Stack | None = None
 
 
 class Problem:
@@ -68,15 +84,22 @@ class Problem:
     Parameters
     ----------
     layers : sequence of l ConvLayer
-    activations : sequence of l - 1 Slopes
-        With lower <= 0 <= upper.
+    activations : sequence of l - 1 Slopes or GroupSort
+        Slopes with lower <= 0 <= upper.
     size : pair of int
+    dense : bool
+        Whether the last layer, which then gives one pixel, is a dense head.
     """
 
     def __init__(
-        self, layers: Sequence[ConvLayer], activations: Sequence[Slopes], size: tuple[int, int]
+        self,
+        layers: Sequence[ConvLayer],
+        activations: Sequence[Slopes | GroupSort],
+        size: tuple[int, int],
+        *,
+        dense: bool = False,
     ) -> None:
-        self.layers, self.activations, self.size = tuple(layers), tuple(activations), size
+        self.layers, self.activations, self.size = layers, activations, size
         self.torus = common_torus(layers, size)
         t1, t2 = self.torus
         half = frequencies(self.torus)
@@ -90,33 +113,102 @@ class Problem:
             np.ldexp(w.real, -e) + 1j * np.ldexp(w.imag, -e)
             for w, e in zip(stacks, self.exponents, strict=True)
         ]
+        self.neurons: list[Neurons] = []
+        for k, activation in enumerate(activations):
+            neurons = neurons_of(activation, layers[k].channels[1])
+            self.neurons.append(neurons)
+            if neurons.basis is not None:
+                self.weights[k] = neurons.basis @ self.weights[k]
+                self.weights[k + 1] = self.weights[k + 1] @ neurons.basis.T
+        self.head: Stack | None = None
+        self.last: Stack = adjoint(self.weights[-1]) @ self.weights[-1]
+        if dense:
+            width = self.weights[-1].shape[2]
+            even = (self.shares[:, None, None] * np.eye(width)).astype(np.complex128)
+            self.set_head(allotted(self.weights[-1], even, self.shares))
         rows = max(max(w.shape[1:]) for w in self.weights)
         step = max(1, _CACHE // rows**2)
         self.chunks = [slice(a, a + step) for a in range(0, len(half), step)]
-        self.norms = [n * 0.5**e for n, e in zip(norms, self.exponents, strict=True)]
-        counts = [w.shape[1] for w in self.weights[:-1]]
-        ends = np.cumsum([0, *counts])
+        ends = np.cumsum([0, *(n.count for n in self.neurons)])
         self.parts = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.size_theta = int(ends[-1])
-        pairs = [a.arrays(n) for a, n in zip(activations, counts, strict=True)]
-        self.sums = [a + b for a, b in pairs]
-        self.extras = [-a * b for a, b in pairs]
+        #: Neurons that share each multiplier.
+        self.widths = np.concatenate(
+            [np.zeros(0), *(np.bincount(n.members, minlength=n.count) for n in self.neurons)]
+        )
+        #: What one unit of a free matrix of sums stands for; see `free_sums`.
+        self.units: dict[int, Array] = {}
+        self.sums = [n.lower + n.upper for n in self.neurons]
+        self.extras = [-n.lower * n.upper for n in self.neurons]
+
+    def set_head(self, head: Stack | None) -> None:
+        """Take another J, and with it Y before the last layer."""
+        self.head = head
+        if head is not None:
+            self.last = gram(self.weights[-1], head)
+
+    def improve_head(self, state: State, mu: float) -> State:
+        """Return a state of lower objective at the same multipliers, where a better J is found."""
+        if self.head is None:
+            return state
+        before, flow = self.head, self.gradient(state, mu)[1]
+        found = allotted(self.weights[-1], flow, self.shares)
+        for share in (1.0, 0.5, 0.2, 0.05):
+            self.set_head((1.0 - share) * before + share * found)
+            trial = self.evaluate(state.theta, mu)
+            if trial is not None and trial.value < state.value:
+                return trial
+        self.set_head(before)
+        return state
+
+    def strengths(self, theta: Array, k: int) -> Array:
+        """Return the multiplier of each neuron of a layer."""
+        found = np.exp(theta[self.parts[k]])
+        group = self.neurons[k].group
+        return found if group is None else np.asarray(found[group])
+
+    def free_sums(self, theta: Array) -> Array:
+        r"""Let sums have a matrix N of multipliers in place of a diagonal one; return the point.
+
+        :math:`(s_{in} - s_{out})^TN\,x_{out} = 0` holds for any N. Its entries are counted in
+        units of the roots of the multipliers at theta; those of sums are no longer free.
+        """
+        parts = [theta]
+        for k, neurons in enumerate(self.neurons):
+            if neurons.size > 1:
+                roots = np.exp(0.5 * theta[self.parts[k]])[neurons.members]
+                groups = len(roots) // neurons.size
+                self.units[k] = roots[:groups, None] * roots
+                parts.append(np.eye(groups, len(roots)).reshape(-1))
+        return np.concatenate(parts)
+
+    def mixing(self, theta: Array, k: int) -> Array | None:
+        """Return N of a layer, (g, c), or None where it is diagonal."""
+        if k not in self.units or len(theta) == self.size_theta:
+            return None
+        begin = self.size_theta + sum(u.size for i, u in self.units.items() if i < k)
+        unit = self.units[k]
+        return unit * theta[begin : begin + unit.size].reshape(unit.shape)
 
     def start(self) -> Array:
         """Return the closed form with one multiplier a layer: lambda a little above |Y|."""
         theta = np.zeros(self.size_theta)
-        storage = adjoint(self.weights[-1]) @ self.weights[-1]
+        storage = self.last
         for k in range(len(self.parts) - 1, -1, -1):
             largest = float(np.linalg.eigvalsh(storage)[:, -1].max())
-            strength = np.full(self.weights[k].shape[1], 1.02 * largest)
-            theta[self.parts[k]] = np.log(strength)
-            found = self.step(k, strength, storage)
+            theta[self.parts[k]] = np.log(1.02 * largest)
+            found = self.step(k, self.strengths(theta, k), storage)
             assert found is not None
             storage = found[0]
         return theta
 
     def step(
-        self, k: int, strength: Array, storage: Stack, which: slice = slice(None)
+        self,
+        k: int,
+        strength: Array,
+        storage: Stack,
+        which: slice = slice(None),
+        mixing: Array | None = None,
     ) -> tuple[Stack, Stack, Stack, float] | None:
         """Return Y before layer k, the inverse pivot, the image, and the barrier.
 
@@ -124,7 +216,11 @@ class Problem:
         """
         pivot = -storage
         index = np.arange(len(strength))
-        pivot[:, index, index] += 2.0 * strength
+        rows = 0 if mixing is None else len(mixing)
+        pivot[:, index[rows:], index[rows:]] += 2.0 * strength[rows:]
+        if mixing is not None:
+            pivot[:, :rows] += mixing
+            pivot[:, :, :rows] += mixing.T
         try:
             factors = np.linalg.cholesky(pivot)
         except np.linalg.LinAlgError:
@@ -135,9 +231,14 @@ class Problem:
         barrier = -float(self.shares[which] @ logs.sum(axis=1))
         inverse: Stack = np.asarray(np.linalg.inv(pivot), np.complex128)
         weight = self.weights[k][which]
-        coupling = (self.sums[k] * strength)[:, None]
-        image = inverse @ (coupling * weight)
-        outer = coupling * image
+        if mixing is None:
+            coupling = (self.sums[k] * strength)[:, None]
+            image = inverse @ (coupling * weight)
+            outer = coupling * image
+        else:
+            image = inverse @ (mixing.T @ weight[:, :rows])
+            outer = np.zeros_like(weight)
+            outer[:, :rows] = mixing @ image
         if self.extras[k].any():
             outer = outer + (2.0 * self.extras[k] * strength)[:, None] * weight
         before = adjoint(weight) @ outer
@@ -145,7 +246,7 @@ class Problem:
 
     def evaluate(self, theta: Array, mu: float) -> State | None:
         """Return the state at theta, or None where F is infinite."""
-        found = list(self._map(lambda which: self._forward(theta, which)))
+        found = list(self.map(lambda which: self._forward(theta, which)))
         parts = [part for part in found if part is not None]
         if len(parts) < len(found):
             return None
@@ -158,16 +259,16 @@ class Problem:
                 return None
             rho = self._rho(values, mu)
             gaps = rho - values
-            head = (vectors * (mu * self.shares[:, None, None] / gaps[:, None, :])) @ adjoint(
-                vectors
-            )
+            inner = (vectors / gaps[:, None, :]) @ adjoint(vectors)
             value = np.log(rho) + mu * barrier
             value -= mu * float(self.shares @ np.log(gaps / rho).sum(axis=1))
+            stiffness = mu * float(self.shares @ (rho * values / gaps**2).sum(axis=1))
         if not np.isfinite(value):
             return None
-        return State(theta, float(value), square, [part[1] for part in parts], head)
+        sweeps = [part[1] for part in parts]
+        return State(theta, float(value), square, rho, stiffness, sweeps, inner, self.head)
 
-    def _map(self, function: Callable[[slice], Result]) -> Iterable[Result]:
+    def map(self, function: Callable[[slice], Result]) -> Iterable[Result]:
         """Apply a function to each part of the frequencies, on all cores where it pays."""
         if len(self.chunks) == 1:
             return map(function, self.chunks)
@@ -177,13 +278,13 @@ class Problem:
         self, theta: Array, which: slice
     ) -> tuple[Stack, list[tuple[Stack, Stack]], float] | None:
         """Return Y_0, what the gradient needs and the barrier at some of the frequencies."""
-        last = self.weights[-1][which]
-        storage = adjoint(last) @ last
+        storage = self.last[which]
         kept: list[tuple[Stack, Stack]] = []
         barrier = 0.0
         with np.errstate(all="ignore"):
             for k in range(len(self.parts) - 1, -1, -1):
-                found = self.step(k, np.exp(theta[self.parts[k]]), storage, which)
+                mixing = self.mixing(theta, k)
+                found = self.step(k, self.strengths(theta, k), storage, which, mixing)
                 if found is None or not np.isfinite(found[3]):
                     return None
                 storage = found[0]
@@ -202,34 +303,48 @@ class Problem:
             low, high = (middle, high) if total > 1.0 else (low, middle)
         return top * float(1.0 + np.exp(high))
 
-    def gradient(self, state: State, mu: float) -> Array:
-        """Return dF / dtheta."""
+    def gradient(self, state: State, mu: float) -> tuple[Array, Stack]:
+        """Return dF / dtheta, and dF / dY at the last layer."""
         sweeps = dict(zip((c.start for c in self.chunks), state.sweeps, strict=True))
-        parts = self._map(lambda which: self._backward(state, mu, which, sweeps[which.start]))
-        return np.asarray(mu + sum(parts))
+        parts = list(self.map(lambda which: self._backward(state, mu, which, sweeps[which.start])))
+        slope = np.asarray(sum(part[0] for part in parts))
+        slope[: self.size_theta] += mu * self.widths
+        if len(state.theta) > self.size_theta:
+            for k, unit in self.units.items():
+                slope[self.parts[k].start : self.parts[k].start + len(unit)] = 0.0
+        return np.asarray(slope), np.concatenate([part[1] for part in parts])
 
     def _backward(
         self, state: State, mu: float, which: slice, kept: list[tuple[Stack, Stack]]
-    ) -> Array:
-        """Return the gradient's part that comes from some of the frequencies."""
-        result = np.empty(self.size_theta)
-        flow = state.head[which]
-        shares = self.shares[which]
+    ) -> tuple[Array, Stack]:
+        """Return the gradient's part that comes from some of the frequencies, and the flow."""
+        result = np.empty(len(state.theta))
+        end = self.size_theta
+        shares = mu * self.shares[which]
+        flow = shares[:, None, None] * state.inner[which]
         for k, part in enumerate(self.parts):
             weight, (inverse, image) = self.weights[k][which], kept[k]
-            strength = np.exp(state.theta[part])
+            strength = self.strengths(state.theta, k)
             carried = image @ flow
             turned = carried @ adjoint(image)
             crossed = np.einsum("fij,fij->i", carried, weight.conj()).real
             own = np.diagonal(turned, axis1=1, axis2=2).real.sum(axis=0)
             pivots = shares @ np.diagonal(inverse, axis1=1, axis2=2).real
-            slope = 2.0 * (self.sums[k] * crossed - own - mu * pivots)
+            slope = 2.0 * (self.sums[k] * crossed - own - pivots)
             if self.extras[k].any():
                 plain = np.einsum("fij,fij->i", weight @ flow, weight.conj()).real
                 slope += 2.0 * self.extras[k] * plain
-            result[part] = strength * slope
-            flow = turned + (mu * shares)[:, None, None] * inverse
-        return result
+            result[part] = self.neurons[k].collect(strength * slope)
+            if k in self.units and len(result) > self.size_theta:
+                unit = self.units[k]
+                rows = len(unit)
+                kept_sums = (weight[:, :rows] @ flow @ adjoint(image)).real - turned[:, :rows].real
+                noise = np.tensordot(shares, inverse[:, :rows].real, axes=(0, 0))
+                free = 2.0 * unit * (kept_sums.sum(axis=0) - noise)
+                result[end : end + unit.size] = free.reshape(-1)
+                end += unit.size
+            flow = turned + shares[:, None, None] * inverse
+        return result, flow
 
 
 def adjoint(stack: Stack) -> Stack:

@@ -5,12 +5,13 @@ import numpy as np
 from tangency.models.errors import NotProvedError
 from tangency.verify.certificate.conv import ConvWitness, check_conv
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.conv.head import balanced, gram
 from tangency.verify.lipschitz.conv.recursion import Problem, Stack, adjoint
 
 __all__ = ["prove"]
 
 
-def prove(problem: Problem, theta: Array) -> tuple[float, ConvWitness]:
+def prove(problem: Problem, theta: Array, head: Stack | None = None) -> tuple[float, ConvWitness]:
     """Return a bound that the checker has accepted, and its witness.
 
     The multipliers grow from the output to the input by factors 1 + d, which by homogeneity leaves
@@ -22,6 +23,8 @@ def prove(problem: Problem, theta: Array) -> tuple[float, ConvWitness]:
     problem : Problem
     theta : (d,) array
         Logarithms of multipliers with positive pivots.
+    head : (f, m, m) array, optional
+        J of a dense head.
 
     Raises
     ------
@@ -30,7 +33,7 @@ def prove(problem: Problem, theta: Array) -> tuple[float, ConvWitness]:
     """
     margin, reason = 1e-11, "no pivot is positive"
     while margin < 0.2:
-        witness = _witness(problem, theta, margin)
+        witness = _witness(problem, theta, head, margin)
         if witness is not None:
             try:
                 return check_conv(
@@ -42,26 +45,53 @@ def prove(problem: Problem, theta: Array) -> tuple[float, ConvWitness]:
     raise NotProvedError(f"the convolutional bound could not be proved: {reason}")
 
 
-def _witness(problem: Problem, theta: Array, margin: float) -> ConvWitness | None:
+def _witness(
+    problem: Problem, theta: Array, head: Stack | None, margin: float
+) -> ConvWitness | None:
     count = len(problem.parts)
-    strengths = [
-        np.exp(theta[part]) * (1.0 + margin) ** (count - k) for k, part in enumerate(problem.parts)
-    ]
+    strengths = [problem.strengths(theta, k) * (1.0 + margin) ** (count - k) for k in range(count)]
     storages: list[Stack] = []
-    storage = adjoint(problem.weights[-1]) @ problem.weights[-1]
+    multipliers: list[Array] = []
+    kept: list[Array] = []
+    storage = problem.last
+    if head is not None:
+        head = _hermitian((1.0 - 0.1 * margin) * balanced(head, problem.shares))
+        storage = gram(problem.weights[-1], head)
     with np.errstate(all="ignore"):
         for k in range(count - 1, -1, -1):
+            neurons, strength = problem.neurons[k], strengths[k]
+            mixing = problem.mixing(theta, k)
+            if mixing is not None:
+                mixing = mixing * (1.0 + margin) ** (count - k)
             storage = (1.0 + 0.25 * margin) * storage
-            index = np.arange(len(strengths[k]))
-            storage[:, index, index] += 0.25 * margin * strengths[k]
-            storages.append(_hermitian(storage))
-            found = problem.step(k, strengths[k], storages[-1])
+            index = np.arange(len(strength))
+            storage[:, index, index] += 0.25 * margin * strength
+            own = storage
+            if neurons.basis is not None:  # back from sums and what is orthogonal to them
+                own = neurons.basis.T @ storage @ neurons.basis
+                size, groups = neurons.size, len(strength) // neurons.size
+                sums = mixing
+                if sums is None:
+                    sums = np.eye(groups, len(strength)) * strength
+                kept.append(np.asarray(sums @ neurons.basis / np.sqrt(size), np.float64))
+                rest = strength[groups :: size - 1] if size > 1 else np.zeros(groups)
+                multipliers.append(2.0 * rest / size)
+            else:
+                multipliers.append(strength)
+            storages.append(_hermitian(own))
+            found = problem.step(k, strength, storage, slice(None), mixing)
             if found is None or not np.isfinite(found[0]).all():
                 return None
             storage = found[0]
         square = float(np.linalg.eigvalsh(storage)[:, -1].max()) * (1.0 + margin)
     return ConvWitness(
-        square, problem.torus, problem.exponents, tuple(strengths), tuple(storages[::-1])
+        square,
+        problem.torus,
+        problem.exponents,
+        tuple(multipliers[::-1]),
+        tuple(storages[::-1]),
+        tuple(kept[::-1]),
+        head,
     )
 
 

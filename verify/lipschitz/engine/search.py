@@ -1,9 +1,8 @@
 """The engine on a chain: one search for each output asked for, then the proof."""
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,16 +11,17 @@ from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import Residual
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.eclipse import eclipse_start, takes_eclipse
 from tangency.verify.lipschitz.engine.assemble import assemble
+from tangency.verify.lipschitz.engine.beginning import Begun, begin_search
+from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 from tangency.verify.lipschitz.engine.objective import Objective
-from tangency.verify.lipschitz.engine.solve import FIRST, Solution, minimise, one_thread
+from tangency.verify.lipschitz.engine.solve import FIRST, Keep, Solution, minimise
+from tangency.verify.lipschitz.engine.threads import one_thread
+from tangency.verify.lipschitz.engine.trace import Progress, Trace
 from tangency.verify.lipschitz.repair import Found, prove, prove_rows
 from tangency.verify.lipschitz.scaling import norm_exponents, reduced
 
 __all__ = ["EngineResult", "engine_bound"]
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class EngineResult:
         Gradients computed.
     seconds : float
         Search and proof.
+    history : tuple of (seconds, bound)
+        The bounds of the whole that the search passed, not proved.
     """
 
     witness: ChainWitness
@@ -47,6 +49,7 @@ class EngineResult:
     finished: bool
     steps: int
     seconds: float
+    history: tuple[tuple[float, float], ...] = ()
 
 
 def engine_bound(
@@ -58,6 +61,7 @@ def engine_bound(
     time_limit: float | None = None,
     rtol: float = 1e-6,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
 ) -> EngineResult | None:
     """Return the best bound that the engine finds and proves for a chain.
 
@@ -76,11 +80,18 @@ def engine_bound(
         The search stops where the bound is estimated to lie this near its optimum.
     progress : callable, optional
         Called with the bound, not yet proved, and the seconds so far.
+    checkpoint : path, optional
+        A file that keeps the best point, and where the search goes on if it is there.
 
     Returns
     -------
     EngineResult or None
         None where a matrix is zero, or nothing could be proved in float64.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is that of another chain or another constant.
     """
     begin = time.perf_counter()
     exponents = norm_exponents(chain)
@@ -95,6 +106,11 @@ def engine_bound(
         lasts = [weights[-1][[margin[0]]] - weights[-1][[margin[1]]]]
     elif output == "inf":
         lasts = [weights[-1][[i]] for i in range(weights[-1].shape[0])]
+    file = None
+    if checkpoint is not None:
+        kind = f"margin {margin[0]},{margin[1]}" if output == "margin" else f"l{output}"
+        file = Checkpoint(Path(checkpoint), chain, f"l{norm} -> {kind}", len(lasts))
+    trace = Trace(progress, begin, len(lasts))
     found: list[Found | None] = []
     tail: tuple[Array, ...] = ()
     solutions: list[Solution] = []
@@ -109,8 +125,9 @@ def engine_bound(
                 exponents,
                 norm,
                 "1" if output == "1" else "2",
-                (left, rtol, _shown(progress, begin)),
+                _Options(left, rtol, trace, file, i),
             )
+            trace.close()
             if one is None:
                 found.append(None)
                 continue
@@ -133,7 +150,19 @@ def engine_bound(
         all(s.finished for s in solutions),
         sum(s.steps for s in solutions),
         time.perf_counter() - begin,
+        tuple(trace.passed),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Options:
+    """How long and how far to search for one output, who is told, where it is kept."""
+
+    time_limit: float | None
+    rtol: float
+    trace: Trace
+    file: Checkpoint | None
+    index: int
 
 
 def _search(
@@ -142,45 +171,49 @@ def _search(
     exponents: tuple[int, ...],
     norm: str,
     output: str,
-    options: tuple[float | None, float, Callable[[float, int], None] | None],
+    options: _Options,
 ) -> tuple[Found, Solution, tuple[Array, ...]] | None:
     """Search for one output; return what a proof needs."""
     if not weights[-1].any():
         return None
-    time_limit, rtol, shown = options
+    entered = time.perf_counter()
     assembly = assemble(weights, chain.activations, exponents)
     objective = Objective(assembly.layers, assembly.last, norm=norm, output=output)
-    theta = np.zeros(objective.size)
-    begin = objective.parts[0].stop
-    # An l1 output begins with nu = m: all storages are m times those of l2.
-    growth = math.log(weights[-1].shape[0]) if output == "1" else 0.0
-    theta[begin : begin + assembly.start.size] = assembly.start + growth
-    if norm == "inf":
-        storage = objective.input_storage(theta)
-        if storage is None:
+    begun: Begun | None = None
+    keep: Keep | None = None
+    if (file := options.file) is not None:
+        saved = file.start(options.index, assembly.exponents, objective.parts)
+        if saved is not None:
+            begun = Begun(saved.theta, saved.mu)
+
+        def keep(theta: Array, mu: float, square: float, last: bool) -> None:
+            point = Point(theta, mu, square, assembly.exponents)
+            file.keep(options.index, point, last=last)
+
+    left = options.time_limit
+    if begun is None or objective.evaluate(begun.theta, begun.mu or FIRST) is None:
+        begun = begin_search(chain, weights, exponents, assembly, objective, time_limit=left)
+        if begun is None:
             return None
-        # A diagonal matrix above Y_0: the sums of its rows in absolute value.
-        sums = np.abs(storage).sum(axis=1)
-        theta[objective.parts[0]] = np.log(np.maximum(2.0 * sums, 1e-12 * sums.max()))
     scale = sum(
         e
         for k, e in enumerate(assembly.exponents)
         if k == len(assembly.layers) or not isinstance(chain.activations[k], Residual)
     )
-    if norm == "2" and output == "2" and takes_eclipse(chain):
-        other = eclipse_start(weights, assembly, exponents)
-        if objective.evaluate(other, FIRST) is not None:  # the better of both closed forms
-            theta = other
+    if left is not None:
+        left -= time.perf_counter() - entered
     solution = minimise(
         objective,
-        theta,
-        time_limit=time_limit,
-        rtol=rtol,
-        progress=None if shown is None else lambda square: shown(square, scale),
+        begun.theta,
+        time_limit=0.0 if begun.interrupted else left,
+        rtol=options.rtol,
+        progress=lambda square: options.trace.add(square, scale),
+        first=begun.mu,
+        keep=keep,
     )
     if solution is None:
         return None
-    best = solution.theta
+    best = begun.better(solution.theta, solution.square)
     last, tail = assembly.last, ()
     if output == "1":
         nu = (1.0 + 1e-14 * last.shape[0]) / objective.shares(best)
@@ -188,20 +221,6 @@ def _search(
     strengths = [np.exp(best[part]) for part in objective.parts[1:-1]]
     head = np.exp(best[objective.parts[0]]) if norm == "inf" else None
     return Found(assembly, strengths, last, norm, head), solution, tail
-
-
-def _shown(progress: Progress | None, begin: float) -> Callable[[float, int], None] | None:
-    if progress is None:
-        return None
-
-    def shown(square: float, scale: int) -> None:
-        try:
-            bound = math.ldexp(math.sqrt(square), scale)
-        except OverflowError:
-            bound = math.inf
-        progress(bound, time.perf_counter() - begin)
-
-    return shown
 
 
 def _residual(chain: Chain) -> bool:

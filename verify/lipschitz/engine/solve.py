@@ -10,9 +10,9 @@ limit or an interrupt returns it.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from tangency.verify.lipschitz.engine.curvature import preconditioner
 from tangency.verify.lipschitz.engine.lbfgs import Memory
 from tangency.verify.lipschitz.engine.objective import Objective, State
 
-__all__ = ["Solution", "minimise", "one_thread"]
+__all__ = ["Keep", "Solution", "minimise"]
 
 FIRST, HURRIED, LAST = 3e-2, 1e-2, 1e-9
 FEW = 200  # steps in the time limit, below which the path begins at HURRIED
@@ -55,6 +55,10 @@ class Solution:
     finished: bool
 
 
+#: Called with a point, mu, the bound's square there, and whether the search is over.
+Keep: TypeAlias = Callable[[Array, float, float, bool], None]
+
+
 class _Stop(Exception):
     """The time is up."""
 
@@ -65,10 +69,12 @@ class _Search:
         objective: Objective,
         deadline: float,
         progress: Callable[[float], None] | None,
+        keep: Keep | None = None,
     ) -> None:
         self.objective = objective
         self.deadline = deadline
         self.progress = progress
+        self.keep = keep
         self.best: State | None = None
         self.steps = 0
         self.shown = math.inf
@@ -96,6 +102,8 @@ class _Search:
         for count in range(STEPS if mu < CURVED else EARLY):
             if time.perf_counter() > self.deadline:
                 raise _Stop
+            if self.keep is not None and self.best is not None:
+                self.keep(self.best.theta, mu, self.best.square, False)
             fresh = curved and count % REFRESH == 0
             gradient, adjoints, _ = objective.gradient(state, mu, keep=fresh)
             self.steps += 1
@@ -149,6 +157,8 @@ def minimise(
     time_limit: float | None = None,
     rtol: float = 1e-6,
     progress: Callable[[float], None] | None = None,
+    first: float | None = None,
+    keep: Keep | None = None,
 ) -> Solution | None:
     """Return the best point of the objective that was found, or None if the start has no value.
 
@@ -162,12 +172,17 @@ def minimise(
         Stop where the estimated distance of the bound to its optimum is below this, relative.
     progress : callable, optional
         Called with the square of each clearly better bound.
+    first : float, optional
+        The first mu, of a start that an earlier search found.
+    keep : callable, optional
+        Called at every step with the best point, mu, the bound's square, and whether it is the
+        last.
     """
     deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
-    search = _Search(objective, deadline, progress)
+    search = _Search(objective, deadline, progress, keep)
     theta, last, gap, finished = start, math.inf, math.inf, False
-    mu = FIRST
-    if time_limit is not None and _cost(objective, start) * FEW > time_limit:
+    mu = FIRST if first is None else max(first, 2.0 * LAST)
+    if first is None and time_limit is not None and _cost(objective, start) * FEW > time_limit:
         mu = HURRIED
     try:
         with np.errstate(all="ignore"):  # what overflows is refused
@@ -192,22 +207,9 @@ def minimise(
         pass
     if search.best is None:
         return None
+    if keep is not None:
+        keep(search.best.theta, mu, search.best.square, True)
     return Solution(search.best.theta, search.best.square, gap, search.steps, finished)
-
-
-@contextmanager
-def one_thread(width: int) -> Iterator[None]:
-    """Keep the BLAS to one thread for matrices up to 128 wide, where more only slow it down."""
-    if width > 128:
-        yield
-        return
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
 
 
 def _newton(objective: Objective) -> bool:

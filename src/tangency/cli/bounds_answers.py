@@ -1,0 +1,136 @@
+"""What ``tangency bounds`` computes and prints: bounds of outputs, or certified accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tangency.cli.common import (
+    Progress,
+    emit,
+    head,
+    round_down,
+    round_up,
+    save_arrays,
+    save_plot,
+    save_result,
+)
+
+if TYPE_CHECKING:
+    from tangency.models import Network
+
+__all__ = ["show_accuracy", "show_outputs"]
+
+SHOWN = 12  # rows of a table of outputs
+
+
+def show_outputs(
+    network: Network,
+    path: Path,
+    region: Any,
+    where: str,
+    how: dict[str, Any],
+    as_json: bool,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """Bound the outputs over a box or balls, and print the bounds."""
+    from tangency.verify import bound
+
+    result = bound(network, region, **how)
+    certificate = None
+    if out is not None:
+        certificate = save_result(out, result, network, lower=result.lower, upper=result.upper)
+    if plot is not None:
+        save_plot(plot, result)
+    answer = head(network, path) | result.as_dict() | {"out": None if out is None else str(out)}
+    answer["certificate"] = certificate
+    word = "certified" if result.certified else "estimate"
+    rows, columns = len(result.lower), result.lower[0].size
+    lines = [
+        f"{path}: outputs over {where}",
+        f"  method        {result.method}, {word}",
+        f"  mean width    {float((result.upper - result.lower).mean()):.6g}",
+        f"  time          {result.seconds:.2f} s",
+        f"  weights       sha256 {network.hash}",
+    ]
+    if rows == 1:
+        low, high = result.lower.reshape(-1), result.upper.reshape(-1)
+        lines += [f"  output {'lower':>16} {'upper':>14}"]
+        lines += [
+            f"  {i:6d} {round_down(low[i]):>16} {round_up(high[i]):>14}"
+            for i in range(min(columns, SHOWN))
+        ]
+        if columns > SHOWN:
+            lines.append(f"  ... {columns - SHOWN} more: --out FILE.npz or --json")
+    else:
+        lines.append(f"  bounds of {rows} x {columns} outputs: --out FILE.npz or --json")
+    if result.certified:
+        lines.append(
+            "Proved: every output stays within its bounds, in real arithmetic, for exactly these "
+            "weights."
+        )
+    if certificate is not None:
+        lines.append(f"Certificate: {certificate}  (tangency check FILE MODEL)")
+    emit(as_json, answer, "\n".join(lines))
+
+
+def show_accuracy(
+    network: Network,
+    path: Path,
+    data: Path,
+    x: Any,
+    y: Any,
+    radii: list[float],
+    checkpoint: Path | None,
+    how: dict[str, Any],
+    as_json: bool,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """Certify labelled samples at several radii, and print a table of them."""
+    from tangency.verify.bounds.accuracy import certified_accuracy
+
+    with Progress(f"bounds by {how['method']}") as progress:
+        curve = certified_accuracy(
+            network, x, y, radii, checkpoint=checkpoint, progress=progress, **how
+        )
+    if out is not None:
+        save_arrays(
+            out,
+            eps=curve.eps,
+            verified=curve.verified,
+            attacked=curve.attacked,
+            margin_lower=curve.margin_lower,
+            margin_upper=curve.margin_upper,
+        )
+    if plot is not None:
+        save_plot(plot, curve)
+    answer = head(network, path) | curve.as_dict() | {"out": None if out is None else str(out)}
+    word = "certified" if curve.certified else "estimate"
+    lines = [
+        f"{path}: {len(x)} samples of {data}, balls in l-infinity",
+        f"  method        {curve.method}, {word}",
+        f"  clean         {curve.clean_accuracy:.1%} are classified as labelled",
+        f"  {'eps':>10} {word:>10} {'unrefuted':>10} {'mean margin':>12}",
+    ]
+    lines += [
+        f"  {eps:10g} {share:10.1%} {left:10.1%} {margin:12.5g}"
+        for eps, share, left, margin in zip(
+            curve.eps,
+            curve.certified_accuracy,
+            curve.attacked_accuracy,
+            curve.margin_lower.mean(axis=1),
+            strict=True,
+        )
+    ]
+    lines += [
+        f"  time          {curve.seconds:.2f} s",
+        f"  weights       sha256 {network.hash}",
+    ]
+    if curve.certified:
+        lines.append(
+            "Proved: a certified sample keeps its label for every input of its ball, in real "
+            "arithmetic, for exactly these weights."
+        )
+    emit(as_json, answer, "\n".join(lines))

@@ -1,0 +1,230 @@
+"""The check of claims about outputs: linear bounds derived again from the model.
+
+The witness names a method and slopes. Intermediate bounds and the offsets of all lines come from
+the rigorous walks over the model's own graph and weights, so that a wrong slope costs tightness and
+never truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tangency._version import __version__
+from tangency.models.errors import InputError, NotProvedError, UnsupportedError
+from tangency.models.intervals import Interval
+from tangency.verify.certificate.claim import Certificate
+from tangency.verify.certificate.outputs import BallSet, LinearWitness, NodeSlopes, OutputsClaim
+from tangency.verify.rigorous.forward import Forward
+from tangency.verify.rigorous.lowering import SIMPLE, lowered
+from tangency.verify.rigorous.numpy_engine import NumpyEngine
+from tangency.verify.rigorous.schedule import intermediate
+from tangency.verify.rigorous.sets import BallPart, InputSet
+from tangency.verify.rigorous.specification import elided, on_last_layer, on_output
+from tangency.verify.rigorous.walk import walk
+
+if TYPE_CHECKING:
+    from tangency.models.network import Network
+    from tangency.verify.bounds.result import Bounds
+    from tangency.verify.bounds.robustness import Robustness
+
+__all__ = ["outputs_certificate", "prove_outputs"]
+
+Array = Any
+
+
+#: What a stated bound leaves for machines that sum in another order, relative to its size.
+SLACK = 2.0**-40
+
+
+def outputs_certificate(result: Bounds | Robustness, network: Network) -> Certificate:
+    """Return the certificate of bounds of outputs, or of robust samples, not checked yet.
+
+    It states a little less than was proved, so that it holds where sums are rounded in another
+    order; what is positive stays positive.
+
+    Raises
+    ------
+    NotProvedError
+        If nothing was proved: estimates, or no sample is robust.
+    InputError
+        If no certificate can hold it: several inputs or outputs, or the joint search, or a bound
+        that is infinite.
+    """
+    if not result.certified:
+        raise NotProvedError("the bounds are an estimate: there is nothing to write")
+    statement = result.statement
+    if statement is None:
+        verified = getattr(result, "verified", None)
+        if verified is not None and not verified.any():
+            raise NotProvedError("no sample was proved robust: there is nothing to write")
+        raise InputError(
+            f"bounds by {result.method} have no certificate here: it takes networks of one input "
+            "and one output, and slopes of the last pass (mode='last')"
+        )
+    inputs = statement.inputs
+    samples = len(statement.lower)
+    low, high = (
+        np.ascontiguousarray(np.broadcast_to(v, (samples, *inputs.shape)))
+        for v in (inputs.lower, inputs.upper)
+    )
+    part = inputs.ball
+    ball = None if part is None else BallSet(part.center, part.radius, part.norm)
+    slopes = tuple(
+        NodeSlopes(i, tuple(np.asarray(v, dtype=np.float64) for v in own))
+        for i, own in sorted(statement.slopes.items())
+    )
+    witness = LinearWitness(statement.method, statement.plain, slopes)
+    region = InputSet(low, high, part)
+    if not np.isfinite(statement.lower).all():
+        raise InputError("a bound is infinite, and has no place in a certificate")
+    proved = np.minimum(lower_bounds(network, region, statement.spec, witness), statement.lower)
+    if not (proved >= statement.lower - 1e-9 * (1.0 + np.abs(statement.lower))).all():
+        raise NotProvedError("the bounds are not proved for this network: are they of another one?")
+    stated = proved - SLACK * np.abs(proved)
+    claim = OutputsClaim(low, high, np.asarray(statement.spec, dtype=np.float64), stated, ball)
+    return Certificate(
+        claim,
+        network.hash,
+        network.input_shape,
+        network.output_shape,
+        result.method,
+        __version__,
+        witness,
+    )
+
+
+def prove_outputs(certificate: Certificate, network: Network) -> OutputsClaim:
+    """Return the claim of a certificate about outputs, proved from the model.
+
+    Raises
+    ------
+    NotProvedError
+        With the reason: what does not fit, or which bound was not reached.
+    """
+    claim, witness = certificate.claim, certificate.witness
+    if not isinstance(claim, OutputsClaim) or not isinstance(witness, LinearWitness):
+        kind = type(witness).__name__
+        raise NotProvedError(f"a {kind} is no witness for a claim about outputs")
+    if len(network.structure.inputs) != 1 or len(network.structure.outputs) != 1:
+        raise NotProvedError("claims about outputs are of networks of one input and one output")
+    _require_shapes(claim, network)
+    ball = None if claim.ball is None else _ball(claim.ball, claim.low.shape)
+    region = InputSet(claim.low, claim.high, ball)
+    try:
+        proved = lower_bounds(network, region, claim.spec, witness)
+    except (InputError, UnsupportedError) as error:
+        raise NotProvedError(f"no bounds over the inputs of the claim: {error}") from None
+    short = ~(proved >= claim.lower)
+    if short.any():
+        n, s = (int(i) for i in np.argwhere(short)[0])
+        raise NotProvedError(
+            f"set {n + 1} of {len(short)}, function {s + 1}: {float(proved[n, s])!r} is proved, "
+            f"{float(claim.lower[n, s])!r} is stated"
+        )
+    return claim
+
+
+def lower_bounds(network: Network, region: InputSet, spec: Array, witness: LinearWitness) -> Array:
+    """Proved lower bounds ``(N, S)`` of linear functions of the output, by a witness's method."""
+    spec = np.broadcast_to(spec, (region.samples, *spec.shape[1:]))
+    if witness.method == "ibp":
+        return _by_intervals(network, region, spec)
+    low = lowered(network)
+    engine = NumpyEngine(low.network, [region], source=network, origin=low.origin)
+    nodes, (end,) = low.network.structure.nodes, low.network.structure.outputs
+    last = elided(low.network)
+    before = end if last is None else nodes[last].inputs[0]
+    params: Mapping[str, Array] = {} if last is None else engine.weights(last)
+    weight, bias = params.get("weight"), params.get("bias")
+    if witness.method == "forward":
+        forward = Forward(engine, plain=witness.plain)
+        known, lines = forward.run({end, before})
+        found = np.asarray(forward.mapped(lines[before], spec, weight, bias)[0])
+        return found if witness.plain else _with_step(found, spec, weight, bias, known[before])
+    inner, own = (
+        _slopes(part, low.network, region.samples) for part in (witness.inner, witness.last)
+    )
+    schedule = "crown-ibp" if witness.method == "crown-ibp" else "crown"
+    known = intermediate(engine, {end, before}, method=schedule, plain=witness.plain, slopes=inner)
+    found, _ = engine.sweep(end, known, spec=spec, slopes={**inner, **own}, upper=False)
+    return found if witness.plain else _with_step(found, spec, weight, bias, known[before])
+
+
+def _with_step(
+    found: Array, spec: Array, weight: Array | None, bias: Array | None, pair: tuple[Array, Array]
+) -> Array:
+    """The better of the bounds found and an interval step, through a last dense layer."""
+    h = Interval(*pair)
+    with np.errstate(all="ignore"):
+        if weight is None:
+            return np.maximum(
+                found, on_output(spec, Interval(_flat(h.lower), _flat(h.upper))).lower
+            )
+        return np.maximum(found, on_last_layer(spec, weight, bias, h).lower)
+
+
+def _by_intervals(network: Network, region: InputSet, spec: Array) -> Array:
+    (end,), last = network.structure.outputs, elided(network)
+    node = None if last is None else network.structure.nodes[last]
+    target = end if node is None else node.inputs[0]
+    h = walk(network, [region.interval], [target]).found[target]
+    with np.errstate(all="ignore"):
+        if node is None:
+            return np.asarray(on_output(spec, Interval(_flat(h.lower), _flat(h.upper))).lower)
+        params = {p.role: network.weights[p.key].astype(np.float64) for p in node.params}
+        return np.asarray(on_last_layer(spec, params["weight"], params.get("bias"), h).lower)
+
+
+def _flat(v: Array) -> Array:
+    return v.reshape((len(v), -1))
+
+
+def _require_shapes(claim: OutputsClaim, network: Network) -> None:
+    sets, outputs = len(claim.lower), prod(network.output_shape)
+    wanted = (sets, *network.input_shape)
+    shaped = claim.lower.ndim == 2 and claim.lower.size > 0 and claim.spec.ndim == 3
+    shaped = shaped and claim.low.shape == claim.high.shape == wanted
+    if not shaped or claim.spec.shape not in {
+        (count, claim.lower.shape[1], outputs) for count in (1, sets)
+    }:
+        raise NotProvedError(
+            f"the claim speaks of boxes {claim.low.shape}, functions {claim.spec.shape} and bounds "
+            f"{claim.lower.shape}, which do not fit {network.input_shape} -> "
+            f"{network.output_shape}"
+        )
+    if not (claim.low <= claim.high).all():
+        raise NotProvedError("a box of the claim is empty")
+
+
+def _ball(ball: BallSet, shape: tuple[int, ...]) -> BallPart:
+    counts = (1, shape[0])
+    fits = ball.center.shape in {(n, *shape[1:]) for n in counts}
+    fits = fits and ball.radius.shape in {(n,) for n in counts}
+    if not fits or ball.norm not in (1, 2) or not (ball.radius >= 0).all():
+        raise NotProvedError(
+            f"balls of centre {ball.center.shape}, radius {ball.radius.shape} and norm "
+            f"{ball.norm} do not fit the boxes {shape}"
+        )
+    return BallPart(ball.center, ball.radius, ball.norm)
+
+
+def _slopes(
+    parts: tuple[NodeSlopes, ...], network: Network, samples: int
+) -> dict[int, tuple[Array, ...]]:
+    nodes, found = network.structure.nodes, dict[int, tuple[Array, ...]]()
+    for part in parts:
+        known = 0 <= part.node < len(nodes) and isinstance(nodes[part.node].op, SIMPLE)
+        if not known or part.node in found:
+            raise NotProvedError(f"slopes of node {part.node}, which has no relaxation")
+        shape = nodes[part.node].shape
+        for v in part.slopes:
+            if v.ndim != len(shape) + 2 or v.shape[2:] != shape or v.shape[0] not in (1, samples):
+                raise NotProvedError(f"slopes {v.shape} do not fit node {part.node}, of {shape}")
+        if len(part.slopes) != 2 * len(nodes[part.node].inputs):
+            raise NotProvedError(f"{len(part.slopes)} arrays of slopes for node {part.node}")
+        found[part.node] = part.slopes
+    return found

@@ -1,0 +1,46 @@
+"""The bounds that a search passes: for whoever waits, and for the picture."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+__all__ = ["Progress", "Trace"]
+
+#: Called with a bound, not yet proved, and the seconds so far.
+Progress: TypeAlias = Callable[[float, float], None]
+
+
+class Trace:
+    """The bounds that the searches pass, one search after the other.
+
+    Parameters
+    ----------
+    progress : callable or None
+    begin : float
+        What the clock `time.perf_counter` showed at the beginning.
+    searches : int
+        One for each output that is bounded by itself.
+    """
+
+    def __init__(self, progress: Progress | None, begin: float, searches: int) -> None:
+        self.progress, self.begin, self.left = progress, begin, searches
+        self.passed: list[tuple[float, float]] = []
+        self._largest = self._last = 0.0
+
+    def add(self, square: float, scale: int) -> None:
+        """Note a square in the scale of an assembly, and tell the caller."""
+        try:
+            bound = math.ldexp(math.sqrt(square), scale)
+        except OverflowError:
+            bound = math.inf
+        self._last, seconds = bound, time.perf_counter() - self.begin
+        if self.left == 1:  # before, the outputs that are still to come have no bound
+            self.passed.append((seconds, max(bound, self._largest)))
+        if self.progress is not None:
+            self.progress(bound, seconds)
+
+    def close(self) -> None:
+        """End one search."""
+        self.left -= 1
+        self._largest = max(self._largest, self._last)
