@@ -10,10 +10,12 @@ float32, not proofs; the seconds of the proof in rigorous float64 stand beside t
 """
 
 import argparse
+import gzip
 import importlib.util
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -27,11 +29,12 @@ os.environ.setdefault("XLA_FLAGS", ONE_THREAD)
 
 import numpy as np  # noqa: E402
 
+from tangency import verify  # noqa: E402
 from tangency.models import Builder, load  # noqa: E402
 from tangency.models.activations import get  # noqa: E402
 from tangency.models.ops import Activate, Conv, Dense, Reshape  # noqa: E402
+from tangency.verify import Box  # noqa: E402
 from tangency.verify.bounds.search import JaxEngine, optimised  # noqa: E402
-from tangency.verify.bounds.specification import margin_spec  # noqa: E402
 from tangency.verify.rigorous.numpy_engine import NumpyEngine  # noqa: E402
 from tangency.verify.rigorous.schedule import intermediate  # noqa: E402
 from tangency.verify.rigorous.sets import InputSet  # noqa: E402
@@ -154,32 +157,37 @@ def against_alpha(data, name, size, network, box, spec, steps, limit):
               looser=float((found < stored - 1e-4).mean()))  # fmt: skip
 
 
+def mnist_box(index):
+    """The box of a VNN-LIB property, (2, 784)."""
+    path = DATA / "mnist_fc" / "vnnlib" / f"prop_{index}_0.03.vnnlib.gz"
+    box = np.zeros((2, 784))
+    text = gzip.open(path, "rt").read()
+    for op, i, value in re.findall(r"\(assert \((<=|>=) X_(\d+) ([-\d.e]+)\)\)", text):
+        box[int(op == "<="), int(i)] = float(value)
+    return box
+
+
 def against_published(name, goal, peer, seconds):
     """The trained networks of VNN-COMP at eps 0.03, mean margin at the cost of CROWN."""
     path = DATA / "mnist_fc" / "onnx" / f"mnist-net_{name}.onnx.gz"
     if not path.exists() or importlib.util.find_spec("onnx") is None:
         return
-    data = np.load(DATA / "bounds_reference.npz")
     network = load(path)
-    if network.input_shape != (784,):
-        b = data["mnistfc2/xl"].reshape(-1, *network.input_shape)
-    else:
-        b = data["mnistfc2/xl"]
-    high = data["mnistfc2/xu"].reshape(b.shape)
-    box = InputSet(b.astype(float), high.astype(float))
+    ends = np.array([mnist_box(k) for k in range(15)]).swapaxes(0, 1)
+    box = Box(*(np.array(end).reshape(15, *network.input_shape) for end in ends))
     # The label of each sample is the network's own prediction, as in the peer's figures.
-    x = data["mnistfc2/x"].astype(network.dtype).reshape(b.shape)
-    spec = margin_spec(network.evaluate(x).argmax(axis=1), 10)
-    (found, *_), cpu, _ = timed(lambda: margins(network, box, spec, "crown", plain=False))
+    x = np.load(DATA / "bounds_reference.npz")["mnistfc2/x"].astype(network.dtype)
+    labels = network.evaluate(x.reshape(box.shape)).argmax(axis=1)
+
+    def estimates(**options):
+        return verify.margins(network, box, labels, rigorous=False, **options)
+
+    found, cpu, _ = timed(lambda: estimates(method="crown"))
     title = f"mnist_fc {name} batch 15"
     yield row(f"{title} CROWN, intersected: mean margin", found.mean(), peer, f">= {goal}",
               found.mean() >= goal, cpu=cpu, verified=int((found > 0).all(1).sum()))  # fmt: skip
 
-    def search():
-        _, engine, known, end = margins(network, box, spec, "crown", plain=False)
-        return optimised(engine, end, known, spec=spec, steps=10).lower
-
-    found, cpu, _ = timed(search)
+    found, cpu, _ = timed(lambda: estimates(method="alpha-crown", steps=10))
     yield row(f"{title} alpha last, 10 steps: mean margin", found.mean(), peer,
               f">= {goal} at the peer's {seconds} CPU s of CROWN",
               found.mean() >= goal and cpu <= seconds, cpu=cpu,
