@@ -44,11 +44,14 @@ def test_first_command_prints_what_the_readme_shows(at_root, monkeypatch, capsys
 def test_python_examples_run(at_root, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("jax")
-    first, second = [body for language, body in BLOCKS if language == "python"][:2]
+    first, second, third = [body for language, body in BLOCKS if language == "python"][:3]
     names: dict[str, object] = {}
     exec(compile(first, "README.md", "exec"), names)
     second = second.replace("robust.cert", str(tmp_path / "robust.cert"))
     exec(compile(second, "README.md", "exec"), names)
+    exec(compile(third, "README.md", "exec"), names)
+    assert names["share"] > 0.8
+    assert len(names["K"]) == len(names["x"])
     assert (names["steep"].lower <= names["steep"].upper).all()
     assert names["rises"].verdicts.size == 10
     assert (tmp_path / "robust.cert").exists()

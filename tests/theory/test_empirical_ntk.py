@@ -123,8 +123,8 @@ def test_what_is_refused():
     ]:
         with pytest.raises(InputError, match=says):
             empirical_ntk(network, bad)
-    with pytest.raises(InputError, match="outputs='sum'"):
-        empirical_ntk(network, x, outputs="sum")
+    with pytest.raises(InputError, match="outputs='logits'"):
+        empirical_ntk(network, x, outputs="logits")
     with pytest.raises(InputError, match="batch_size=0"):
         empirical_ntk(network, x, batch_size=0)
     with pytest.raises(InputError, match="leave x2 out"):

@@ -21,18 +21,25 @@ class EmpiricalNTK:
     ----------
     ntk : (n1, n2) or (n1, n2, K) or (n1, n2, K, K) array
         The kernel, as ``outputs`` says.
-    outputs : {"trace", "diagonal", "full"}
+    outputs : {"trace", "diagonal", "full", "sum"}
         What was done with the K outputs: see :func:`tangency.theory.empirical_ntk`.
     symmetric : bool
         Whether both sets of inputs are one.
     seconds : float
         Wall-clock time of the computation.
+    error : float or None
+        For ``sum``: relative Frobenius distance of ``ntk x identity`` from the full kernel, on
+        a block of samples drawn at random. An estimate, no bound.
+    error_samples : int or None
+        Rows of that block.
     """
 
     ntk: np.ndarray
     outputs: str
     symmetric: bool
     seconds: float
+    error: float | None = None
+    error_samples: int | None = None
 
     @property
     def matrix(self) -> np.ndarray:
@@ -45,7 +52,7 @@ class EmpiricalNTK:
         """
         if self.outputs == "diagonal":
             raise InputError("the kernel of each output is a matrix of its own: take ntk[..., k]")
-        if self.outputs == "trace":
+        if self.outputs in ("trace", "sum"):
             return self.ntk
         n1, n2, k, _ = self.ntk.shape
         return self.ntk.transpose(0, 2, 1, 3).reshape(n1 * k, n2 * k)
@@ -75,6 +82,8 @@ class EmpiricalNTK:
         if self.symmetric and self.outputs != "diagonal":
             top, least = float(self.eigenvalues[0]), float(self.eigenvalues[-1])
             data |= {"trace": float(np.trace(self.matrix)), "largest": top, "least": least}
+        if self.error is not None:
+            data |= {"error": self.error, "error_samples": self.error_samples}
         return data
 
     def plot(self) -> Any:

@@ -24,6 +24,7 @@ COMMANDS = {
     "certify": ("certify", "Prove a Lipschitz bound, or robustness on a data set."),
     "check": ("check", "Check a certificate against a model."),
     "inspect": ("inspect", "Print a model as a table of its layers."),
+    "kernel": ("kernel", "Compute the infinite-width kernel of an architecture; predict with it."),
     "ntk": ("ntk", "Compute the empirical neural tangent kernel on a data set."),
 }
 

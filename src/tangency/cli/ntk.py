@@ -32,10 +32,32 @@ __all__ = ["command"]
 )
 @click.option(
     "--outputs",
-    type=click.Choice(["trace", "diagonal", "full"]),
+    type=click.Choice(["trace", "diagonal", "full", "sum"]),
     default="trace",
     show_default=True,
-    help="Mean over the outputs, each output on its own, or all pairs of outputs.",
+    help="Mean over the outputs, each output on its own, all pairs of outputs, or the kernel of "
+    "their sum, with its error on a sampled block.",
+)
+@click.option(
+    "--spectrum",
+    type=click.IntRange(min=1),
+    metavar="T",
+    help="Top T eigenvalues and the density of the full kernel, without forming it.",
+)
+@click.option(
+    "--features",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="K random features for each output of each sample, instead of the kernel.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="MIB",
+    help="Memory for what the layers hold of a tile of samples.",
 )
 @click.option(
     "--dtype",
@@ -52,6 +74,10 @@ def command(
     outputs: str,
     dtype: str,
     limit: int | None,
+    spectrum: int | None,
+    features: int | None,
+    seed: int,
+    memory: int,
     as_json: bool,
     out: Path | None,
     plot: Path | None,
@@ -60,24 +86,67 @@ def command(
     """Compute the empirical neural tangent kernel of a model on a data set.
 
     The kernel is that of the model's weights: Theta(x, x') = J(x) J(x')^T, with J the Jacobian of
-    the outputs in the trainable weights. --out FILE.npz writes it as the array ntk.
+    the outputs in the trainable weights. --out FILE.npz writes it as the array ntk; with --features
+    the array features, with --spectrum the arrays top, residual, nodes and weights.
     """
-    from tangency.theory import empirical_ntk
-
+    if spectrum is not None and features is not None:
+        raise click.UsageError("--spectrum and --features are two answers: ask for one")
     network = load_model(model, **reading).astype(dtype)
-    x, _ = load_data(data, network)
-    with Progress("tangent kernel") as progress:
-        result = empirical_ntk(network, x[:limit], outputs=outputs, progress=progress)
+    x = load_data(data, network)[0][:limit]
+    result: Any
+    if spectrum is not None:
+        from tangency.theory.ntk import NTKOperator
+        from tangency.theory.ntk import spectrum as lanczos_spectrum
+
+        result = lanczos_spectrum(NTKOperator(network, x), top=spectrum, seed=seed)
+        arrays = {name: getattr(result, name) for name in ("top", "residual", "nodes", "weights")}
+        numbers, lines = _of_spectrum(result)
+    elif features is not None:
+        from tangency.theory.ntk import project_ntk
+
+        if plot is not None:
+            raise click.UsageError("--features have no picture: leave --plot out")
+        chosen = "sum" if outputs == "sum" else "full"
+        budget = memory * 2**20
+        result = project_ntk(
+            network, x, features=features, outputs=chosen, seed=seed, memory=budget
+        )
+        arrays = {"features": result.features}
+        numbers = {
+            "shape": list(result.features.shape),
+            "outputs": chosen,
+            "error": result.error,
+            "certified": False,
+            "seconds": result.seconds,
+        }
+        lines = [
+            f"  features      {tuple(numbers['shape'])}, outputs: {chosen}, seed {seed}",
+            f"  error         {result.error:.3g} relative, estimate",
+        ]
+    else:
+        from tangency.theory.ntk import empirical_ntk
+
+        with Progress("tangent kernel") as progress:
+            result = empirical_ntk(
+                network, x, outputs=outputs, memory=memory * 2**20, seed=seed, progress=progress
+            )
+        arrays = {"ntk": result.ntk}
+        numbers = result.as_dict()
+        lines = _of_kernel(numbers, dtype)
     if out is not None:
-        save_arrays(out, ntk=result.ntk)
+        save_arrays(out, **arrays)
     if plot is not None:
         save_plot(plot, result)
-    numbers = result.as_dict()
     answer = head(network, model) | numbers | {"out": None if out is None else str(out)}
-    lines = [
-        f"{model}: empirical NTK on {len(x[:limit])} samples of {data}",
-        f"  shape         {tuple(numbers['shape'])}  {dtype}, outputs: {outputs}",
-    ]
+    title = f"{model}: empirical NTK on {len(x)} samples of {data}"
+    text = "\n".join([title, *lines, f"  time          {result.seconds:.2f} s"])
+    emit(as_json, answer, text)
+
+
+def _of_kernel(numbers: dict[str, Any], dtype: str) -> list[str]:
+    """Lines on a kernel."""
+    shape, outputs = tuple(numbers["shape"]), numbers["outputs"]
+    lines = [f"  shape         {shape}  {dtype}, outputs: {outputs}"]
     if "largest" in numbers:
         ratio = numbers["largest"] / numbers["least"] if numbers["least"] > 0 else float("inf")
         lines += [
@@ -85,5 +154,27 @@ def command(
             f"  eigenvalues   {numbers['largest']:.6g} ... {numbers['least']:.6g}"
             f"  (condition {ratio:.3g}) estimate, {dtype}",
         ]
-    lines.append(f"  time          {result.seconds:.2f} s")
-    emit(as_json, answer, "\n".join(lines))
+    if "error" in numbers:
+        lines.append(
+            f"  error         {numbers['error']:.3g} relative to the full kernel, on "
+            f"{numbers['error_samples']} samples"
+        )
+    return lines
+
+
+def _of_spectrum(result: Any) -> tuple[dict[str, Any], list[str]]:
+    """Numbers and lines on a spectrum."""
+    numbers = {
+        "size": result.size,
+        "top": result.top.tolist(),
+        "residual": result.residual.tolist(),
+        "trace": result.trace,
+        "products": result.products,
+        "certified": False,
+        "seconds": result.seconds,
+    }
+    pairs = zip(result.top, result.residual, strict=True)
+    lines = [f"  size          {result.size}, {result.products} products"]
+    lines.append(f"  trace         {result.trace:.6g} estimate")
+    lines += [f"  eigenvalue    {value:.6g}  residual {gap:.1e}" for value, gap in pairs]
+    return numbers, lines

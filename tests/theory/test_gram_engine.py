@@ -1,0 +1,210 @@
+"""The Gram engine: tiles equal the whole, files, and going on after a kill."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from tangency.models.errors import InputError, MissingPackageError
+from tangency.theory.kernels import infinite_kernel
+from tangency.theory.kernels.backend import MAKERS, KernelBackend, backend_of
+from tangency.theory.kernels.cntk import FusedConv
+from tangency.theory.kernels.fused import FusedDense
+from tangency.theory.kernels.gram_engine import gram
+from tangency.theory.kernels.layers import Conv, Dense, Dropout, GlobalAvgPool
+from tangency.theory.kernels.layers_activations import Relu
+from tangency.theory.kernels.layers_branches import serial
+
+NET = serial(Dense(8, 1.4, 0.2), Relu(), Dense(8, 1.4), Relu(), Dense())
+KERNEL = infinite_kernel(NET)
+REFERENCE = infinite_kernel(NET, method="reference")
+
+
+def samples(n=50, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 9))
+
+
+@pytest.mark.parametrize("tile", [7, 16, 64])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_tiles_equal_the_whole(tile, n_jobs):
+    x, y = samples(), samples(23, seed=1)
+    for other in (None, y):
+        whole = REFERENCE(x, other)
+        found = gram(KERNEL, x, other, tile=tile, n_jobs=n_jobs)
+        for kind in ("nngp", "ntk"):
+            np.testing.assert_allclose(getattr(found, kind), getattr(whole, kind), rtol=1e-13)
+        assert found.symmetric == (other is None)
+    alone = gram(KERNEL, x, get="ntk", tile=tile, dtype=np.float32)
+    assert alone.dtype == np.float32
+    assert np.array_equal(alone, alone.T)
+    np.testing.assert_allclose(alone, REFERENCE(x, get="ntk"), rtol=2e-6)
+
+
+def test_a_function_is_a_kernel_and_is_called_for_one_triangle():
+    calls = []
+
+    def linear(a, b):
+        calls.append(a.shape[0] * b.shape[0])
+        return a @ b.T
+
+    x = samples(20)
+    np.testing.assert_allclose(gram(linear, x, get="nngp", tile=5), x @ x.T, atol=1e-14)
+    assert sum(calls) == 10 * 25
+
+
+def test_files_and_their_record(tmp_path):
+    x, seen = samples(), []
+    path = tmp_path / "k.npy"
+    first = gram(KERNEL, x, get="ntk", out=path, tile=16, progress=lambda *a: seen.append(a))
+    assert seen == [(i, 10) for i in range(1, 11)]
+    assert isinstance(first, np.memmap)
+    np.testing.assert_allclose(np.load(path), REFERENCE(x, get="ntk"), rtol=1e-13)
+    # All tiles are finished: nothing is computed again.
+    seen.clear()
+    gram(KERNEL, x, get="ntk", out=path, tile=16, progress=lambda *a: seen.append(a))
+    assert seen == []
+    both = gram(KERNEL, x, out=tmp_path / "two.npy", tile=16)
+    assert np.array_equal(np.load(tmp_path / "two.ntk.npy"), first)
+    assert np.array_equal(np.load(tmp_path / "two.nngp.npy"), both.nngp)
+
+
+@pytest.mark.parametrize("change", ["data", "kernel", "tile", "dtype"])
+def test_the_record_of_another_matrix_is_refused(tmp_path, change):
+    x, path = samples(), tmp_path / "k.npy"
+    gram(KERNEL, x, get="ntk", out=path, tile=16)
+    kernel = infinite_kernel(serial(Dense(8), Relu(), Dense())) if change == "kernel" else KERNEL
+    y = x + (np.arange(50) == 49)[:, None] * 1e-9 if change == "data" else x
+    options = {
+        "tile": 8 if change == "tile" else 16,
+        "dtype": np.float32 if change == "dtype" else np.float64,
+    }
+    with pytest.raises(InputError, match="another matrix"):
+        gram(kernel, y, get="ntk", out=path, **options)
+    again = gram(kernel, y, get="ntk", out=path, overwrite=True, **options)
+    np.testing.assert_allclose(again, kernel(y, get="ntk"), rtol=2e-6)
+
+
+def test_a_torn_last_line_and_lost_tiles_are_made_again(tmp_path):
+    x, path = samples(), tmp_path / "k.npy"
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    record = tmp_path / "k.npy.tiles"
+    lines = record.read_text().split("\n")
+    assert json.loads(lines[0])["tangency_gram"] == 1
+    record.write_text("\n".join(lines[:4]) + "\n32 3")  # three tiles, and a torn line
+    lost = np.load(path, mmap_mode="r+")
+    lost[16:, 16:] = -1.0
+    lost[:16, 48:] = lost[48:, :16] = -1.0
+    lost.flush()
+    seen = []
+    found = gram(KERNEL, x, get="ntk", out=path, tile=16, progress=lambda *a: seen.append(a))
+    assert len(seen) == 7
+    assert np.array_equal(found, want)
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+from tangency.theory.kernels.gram_engine import gram
+
+def slow(a, b):
+    time.sleep(0.05)
+    return a @ b.T
+
+x = np.random.default_rng(0).normal(size=(40, 6))
+gram(slow, x, get="ntk", out=sys.argv[1], tile=4, key="slow", n_jobs=2)
+"""
+
+
+def test_goes_on_after_sigkill(tmp_path):
+    path = tmp_path / "k.npy"
+    record = tmp_path / "k.npy.tiles"
+    script = textwrap.dedent(SCRIPT)
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    end = time.monotonic() + 60.0
+    while time.monotonic() < end and (not record.exists() or record.read_text().count("\n") < 10):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    left = []
+
+    def product(a, b):
+        left.append(1)
+        return a @ b.T
+
+    found = gram(product, x, get="ntk", out=path, tile=4, key="slow")
+    assert 0 < len(left) <= 55 - 9
+    np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
+    np.testing.assert_allclose(np.load(path), x @ x.T, atol=1e-14)
+
+
+def test_zarr(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    x = samples()
+    found = gram(KERNEL, x, out=tmp_path / "k.zarr", tile=16, n_jobs=2)
+    stored = zarr.open_group(str(tmp_path / "k.zarr"), mode="r")
+    for kind in ("nngp", "ntk"):
+        np.testing.assert_allclose(stored[kind][:], getattr(REFERENCE(x), kind), rtol=1e-13)
+    assert found.ntk.chunks == (16, 16)
+    seen = []
+    gram(KERNEL, x, out=tmp_path / "k.zarr", tile=16, progress=lambda *a: seen.append(a))
+    assert seen == []
+
+
+def test_zarr_missing_says_how_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(MissingPackageError, match=r"tangency\[cluster\]"):
+        gram(KERNEL, samples(), out=tmp_path / "k.zarr")
+
+
+def test_options_are_checked(tmp_path):
+    x = samples()
+    for options, word in (
+        ({"tile": 0}, "tile = 0"),
+        ({"n_jobs": 0}, "n_jobs = 0"),
+        ({"dtype": np.int32}, "float32 or float64"),
+        ({"device": "abacus"}, "abacus"),
+        ({"out": tmp_path / "k.csv"}, r"\.npy or \.zarr"),
+        ({"get": "both"}, "get"),
+    ):
+        with pytest.raises(InputError, match=word):
+            gram(KERNEL, x, **options)
+    with pytest.raises(InputError, match="no fingerprint"):
+        gram(lambda a, b: a @ b.T, x, get="ntk", out=tmp_path / "k.npy")
+    with pytest.raises(InputError, match="equal samples"):
+        gram(KERNEL, x, np.ones((3, 4)))
+
+
+def test_an_error_in_a_thread_is_raised():
+    def broken(a, b):
+        raise ValueError("broken kernel")
+
+    with pytest.raises(ValueError, match="broken kernel"):
+        gram(broken, samples(), get="ntk", tile=8, n_jobs=2)
+
+
+def test_backends(monkeypatch):
+    assert isinstance(backend_of(KERNEL, (9,)).kernel, FusedDense)
+    image = infinite_kernel(serial(Conv(8), Relu(), GlobalAvgPool(), Dense()))
+    assert isinstance(backend_of(image, (4, 4, 2), dtype=np.float32).kernel, FusedConv)
+    assert backend_of(REFERENCE, (9,)).kernel is REFERENCE
+    other = infinite_kernel(serial(Dense(8), Relu(), Dropout(0.5), Dense()))
+    assert backend_of(other, (9,)).kernel is other
+    used = []
+
+    class Device:
+        def tile(self, x1, x2=None, *, get=("nngp", "ntk")):
+            used.append(x1.shape)
+            return KernelBackend(KERNEL).tile(x1, x2, get=get)
+
+    monkeypatch.setitem(MAKERS, "abacus", lambda kernel, shape, dtype: Device())
+    x = samples(20)
+    np.testing.assert_allclose(
+        gram(KERNEL, x, get="ntk", device="abacus", tile=10), REFERENCE(x, get="ntk"), rtol=1e-13
+    )
+    assert used == [(10, 9)] * 3
