@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tangency.verify.jacobian import local_lipschitz as local_lipschitz
     from tangency.verify.lipschitz import LipschitzBound as LipschitzBound
     from tangency.verify.lipschitz import lipschitz_bound as lipschitz_bound
-    from tangency.verify.lipschitz.local import LocalBound as LocalBound
+    from tangency.verify.lipschitz.local_result import LocalBound as LocalBound
 
 _HOMES = {
     "Ball": "bounds",
@@ -44,7 +44,7 @@ _HOMES = {
     "ImplicitLayer": "implicit_layer",
     "JacobianBounds": "jacobian",
     "LipschitzBound": "lipschitz",
-    "LocalBound": "lipschitz.local",
+    "LocalBound": "lipschitz.local_result",
     "LocalLipschitz": "jacobian",
     "Monotonicity": "jacobian",
     "Robustness": "bounds",

@@ -110,7 +110,8 @@ def parts_of(network: Network) -> list[Part]:
     NotProvedError
         If a layer of the model has no place in such a proof.
     """
-    from tangency.verify.lipschitz.conv.pieces import Factor, pieces_of
+    from tangency.verify.lipschitz.conv.factors import Factor
+    from tangency.verify.lipschitz.conv.pieces import pieces_of
 
     try:
         pieces = pieces_of(network)

@@ -16,10 +16,10 @@ from tangency.models.errors import InputError, NotProvedError
 from tangency.models.ops import AveragePool, BatchNorm, Conv, Dense, Reshape
 from tangency.verify import check, read_certificate, write_certificate
 from tangency.verify.certificate import Matrix
-from tangency.verify.certificate.conv import ConvWitness
 from tangency.verify.certificate.conv_norm import conv_norm_bound, conv_norm_is_at_most
 from tangency.verify.certificate.conv_pieces import FrequencyWitness, RunWitness, check_frequencies
 from tangency.verify.certificate.conv_symbol import ConvLayer
+from tangency.verify.certificate.conv_witness import ConvWitness
 from tangency.verify.certificate.file import CertificateError, pack, unpack
 from tangency.verify.checking import certificate_of
 from tangency.verify.checking_models import parts_of

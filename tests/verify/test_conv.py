@@ -9,9 +9,10 @@ import pytest
 from tangency.models import Builder, InputError, NotProvedError, UnsupportedError, activations
 from tangency.models.ops import Add, AveragePool, BatchNorm, Conv, Dense, Reshape, numpy_backend
 from tangency.verify.certificate import GroupSort, Slopes
-from tangency.verify.certificate.conv import check_conv, common_torus
+from tangency.verify.certificate.conv import check_conv
 from tangency.verify.certificate.conv_norm import conv_norm_bound
 from tangency.verify.certificate.conv_symbol import ConvLayer, _turns, frequencies, symbol
+from tangency.verify.certificate.conv_witness import common_torus
 from tangency.verify.lipschitz import Chain, lipschitz_bound
 from tangency.verify.lipschitz.conv import conv_bound
 from tangency.verify.lipschitz.conv.curvature import hessian

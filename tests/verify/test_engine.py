@@ -197,8 +197,8 @@ def test_linf_equals_the_inequality_of_the_paper(seed):
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
-    depth=st.integers(2, 4),
-    width=st.sampled_from([2, 4, 6]),
+    depth=st.sampled_from([2, 2, 2, 2, 3, 4]),  # a layer more is 35 milliseconds an example
+    width=st.sampled_from([2, 4]),
     inputs=st.integers(1, 5),
     outputs=st.integers(1, 4),
 )

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tangency.models.errors import NotProvedError
-from tangency.verify.certificate.conv import ConvWitness, check_conv
+from tangency.verify.certificate.conv import check_conv
 from tangency.verify.certificate.conv_norm import conv_norm_is_at_most
 from tangency.verify.certificate.conv_symbol import ConvLayer
+from tangency.verify.certificate.conv_witness import ConvWitness
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array, Matrix
 from tangency.verify.certificate.product import norm_is_at_most

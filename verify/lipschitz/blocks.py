@@ -3,14 +3,7 @@ r"""Networks that are no plain chain, as chains: sums of branches, reflections, 
 - A residual block x + G phi(W x), one nonlinearity, stays one layer (`Residual`).
 - Other branches are carried past elementwise nonlinearities as neurons of slope one: the layer is
   [W; I] with slopes [a, b] and [1, 1], which is no relaxation.
-- Max pooling is exact: :math:`\mathrm{maxpool} = S \circ \mathrm{GroupSort} \circ D`, where D lays
-  out the windows one after the other and S takes the largest entry of each. (A window cut by the
-  padding repeats one of its entries.) With m the largest number of windows that an entry is in,
-  :math:`\|D\|_2 = \sqrt m`, since :math:`D^TD` is diagonal and counts them, and
-  :math:`|S| \le 1`: without padding max pooling is :math:`\sqrt m`-Lipschitz in l2,
-  :math:`m \le \prod_i\lceil k_i/s_i\rceil` for windows k_i and strides s_i.
-- Householder with a stored v is the block :math:`z + v\,g(v^Tz)`, g of slopes in [-2, 0], exactly,
-  whether or not v has unit length in float64.
+- Max pooling and Householder are exact (`block_layers`).
 """
 
 from __future__ import annotations
@@ -27,14 +20,19 @@ from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
 from tangency.verify.certificate import GroupSort, Matrix, Residual, Slopes
 from tangency.verify.lipschitz.affine import affine_map
-from tangency.verify.lipschitz.chain import Chain, Function
+from tangency.verify.lipschitz.block_layers import (
+    IDENTITY,
+    Layer,
+    carried_past,
+    largest_of,
+    reflection,
+)
+from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.graph import bends, frontier, sources_of
 from tangency.verify.lipschitz.layouts import along, beside, columns, rows, windows
 from tangency.verify.lipschitz.unroll import _needed, _order
 
 __all__ = ["chain_of_blocks"]
-
-IDENTITY = Function(lambda z: z, np.ones_like, homogeneous=True)
 
 
 def chain_of_blocks(network: Network, *, inputs: Mapping[int, Interval] | None = None) -> Chain:
@@ -83,10 +81,7 @@ class _Assembly:
         self.done = {begin}
         #: What a block adds beside x + G phi(W x), by node; the next biases take it in.
         self.shifts: dict[int, np.ndarray] = {}
-        self.matrices: list[Matrix] = []
-        self.biases: list[np.ndarray] = []
-        self.activations: list[Slopes | GroupSort | Residual] = []
-        self.functions: list[Function | None] = []
+        self.layers: list[Layer] = []
 
     def take(self, i: int) -> None:
         """Add the layer of a nonlinearity."""
@@ -102,15 +97,9 @@ class _Assembly:
         if isinstance(node.op, MaxPool):
             if carried:
                 raise self._refused(node, carried)
-            chosen = windows(node.op, self.nodes[stop].shape)
-            kept = np.full(chosen.shape, -1)
-            kept[:, 0] = np.arange(len(chosen))  # the largest comes first
-            order = chosen.reshape(-1)
-            sorting = GroupSort(chosen.shape[1]) if chosen.shape[1] > 1 else Slopes(1.0, 1.0)
-            self._add(
-                rows(matrix, order), bias[order], sorting, None if chosen.shape[1] > 1 else IDENTITY
-            )
-            self.live = [(i, kept.reshape(-1))]
+            layer, kept = largest_of(matrix, bias, windows(node.op, self.nodes[stop].shape))
+            self.layers.append(layer)
+            self.live = [(i, kept)]
             return
         if isinstance(node.op, Householder):
             if carried:
@@ -128,39 +117,27 @@ class _Assembly:
             end, output, shift = block
             self.shifts[end] = shift + self.shifts.get(self.live[0][0], 0.0)
             assert isinstance(activation, Slopes | GroupSort)
-            self._add(matrix, bias, Residual(activation, output), function)
+            self.layers.append(Layer(matrix, bias, Residual(activation, output), function))
             self.done.add(end)
             self.live = [(end, self._entries(end))]
             return
         if not carried:
-            self._add(matrix, bias, activation, function)
+            self.layers.append(Layer(matrix, bias, activation, function))
             self.live = [(i, order)]
             return
         if not isinstance(activation, Slopes):
             raise self._refused(node, carried)
-        self._carry(i, matrix, bias, activation, function, carried)
+        self._carry(i, Layer(matrix, bias, activation, function), carried)
 
     def finish(self) -> Chain:
         """Return the chain, with the last affine segment."""
         matrix, bias = self._affine(self.network.structure.outputs[0])
         return Chain(
-            (*self.matrices, matrix),
-            tuple(self.activations),
-            (*self.biases, bias),
-            tuple(self.functions),
+            (*(layer.matrix for layer in self.layers), matrix),
+            tuple(layer.activation for layer in self.layers),
+            (*(layer.bias for layer in self.layers), bias),
+            tuple(layer.function for layer in self.layers),
         )
-
-    def _add(
-        self,
-        matrix: Matrix,
-        bias: np.ndarray,
-        activation: Slopes | GroupSort | Residual,
-        function: Function | None,
-    ) -> None:
-        self.matrices.append(matrix)
-        self.biases.append(bias)
-        self.activations.append(activation)
-        self.functions.append(function)
 
     def _affine(self, stop: int) -> tuple[Matrix, np.ndarray]:
         """The map from the last layer's output to a node."""
@@ -189,7 +166,7 @@ class _Assembly:
         if j in self.done and plain:
             return
         matrix, bias = self._affine(j)
-        self._add(matrix, bias, Slopes(1.0, 1.0), IDENTITY)
+        self.layers.append(Layer(matrix, bias, Slopes(1.0, 1.0), IDENTITY))
         self.done.add(j)
         self.live = [(j, self._entries(j))]
 
@@ -229,17 +206,8 @@ class _Assembly:
                 stack.extend(self.nodes[k].inputs)
         return found
 
-    def _carry(
-        self,
-        i: int,
-        matrix: Matrix,
-        bias: np.ndarray,
-        activation: Slopes,
-        function: Function | None,
-        carried: Sequence[int],
-    ) -> None:
+    def _carry(self, i: int, layer: Layer, carried: Sequence[int]) -> None:
         """Add a layer beside which values pass unchanged."""
-        n = matrix.shape[0]
         total = sum(len(order) for _, order in self.live)
         place, passing, live = 0, [], [(i, self._entries(i))]
         for b, order in self.live:
@@ -247,36 +215,16 @@ class _Assembly:
                 passing.append(np.eye(total)[place : place + len(order)])
                 live.append((b, order))
             place += len(order)
-        below = np.concatenate(passing)
-        radius = None if matrix.radius is None else np.vstack([matrix.radius, 0 * below])
-        ones = np.ones(len(below))
-        lower, upper = activation.arrays(n)
-        slopes = Slopes(np.append(lower, ones), np.append(upper, ones))
-        self._add(
-            Matrix(np.vstack([matrix.midpoint, below]), radius),
-            np.append(bias, 0 * ones),
-            slopes,
-            None if function is None else _first(function, n),
-        )
+        self.layers.append(carried_past(layer, np.concatenate(passing)))
         self.live = live
 
     def _reflect(self, node: Node, matrix: Matrix, bias: np.ndarray) -> None:
         """Add z + V g(V^T z) after z = matrix x."""
         assert isinstance(node.op, Householder)
         order = np.asarray(along(node.op.axis, node.shape))
-        self._add(rows(matrix, order), bias[order], Slopes(1.0, 1.0), IDENTITY)
+        self.layers.append(Layer(rows(matrix, order), bias[order], Slopes(1.0, 1.0), IDENTITY))
         normals = self.weights[node.params[0].key]
-        groups, size = normals.shape
-        repeats = len(order) // normals.size
-        spread = np.zeros((groups * size, groups))
-        for j, normal in enumerate(normals):
-            spread[j * size : (j + 1) * size, j] = normal
-        spread = np.asarray(np.kron(np.eye(repeats), spread), dtype=np.float64)
-        kink = Function(
-            lambda t: np.where(t > 0, 0.0, -2.0 * t), lambda t: np.where(t > 0, 0.0, -2.0), True
-        )
-        block = Residual(Slopes(-2.0, 0.0), Matrix(spread))
-        self._add(Matrix(spread.T.copy()), np.zeros(spread.shape[1]), block, kink)
+        self.layers.append(reflection(normals, len(order) // normals.size))
 
     def _entries(self, i: int) -> np.ndarray:
         return np.arange(prod(self.nodes[i].shape))
@@ -287,16 +235,3 @@ class _Assembly:
             f"layer {node.name!r}: {node.op.kind} stands beside a branch from {names} that is no "
             "residual block x + G phi(W x); only activations of one variable can"
         )
-
-
-def _first(function: Function, n: int) -> Function:
-    """A function on the first n entries, the identity on the others."""
-
-    def value(z: np.ndarray) -> np.ndarray:
-        return np.concatenate([function.value(z[..., :n]), z[..., n:]], axis=-1)
-
-    def derivative(z: np.ndarray) -> np.ndarray:
-        rest = np.ones_like(z[..., n:])
-        return np.concatenate([function.derivative(z[..., :n]), rest], axis=-1)
-
-    return Function(value, derivative, function.homogeneous)

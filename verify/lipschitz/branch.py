@@ -26,14 +26,8 @@ from tangency.models.network import Network
 from tangency.verify.bounds.box import Box
 from tangency.verify.certificate.layers import Residual, Slopes
 from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.local import (
-    LocalBound,
-    Piece,
-    as_local,
-    attained,
-    bound_leaf,
-    local_chain,
-)
+from tangency.verify.lipschitz.local import attained, bound_leaf, local_chain
+from tangency.verify.lipschitz.local_result import LocalBound, Piece, as_local
 from tangency.verify.lipschitz.unroll import Unrolled
 
 __all__ = ["branch_and_bound"]

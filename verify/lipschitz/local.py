@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -27,68 +26,19 @@ from tangency.models.network import Network
 from tangency.models.ops import Activate, Prelu
 from tangency.verify.bounds.box import Box
 from tangency.verify.bounds.inputs import input_intervals
-from tangency.verify.certificate.witness import ChainWitness
 from tangency.verify.lipschitz.blocks import chain_of_blocks
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.graph import is_plain
 from tangency.verify.lipschitz.local_attack import attack_box
+from tangency.verify.lipschitz.local_result import LocalBound, as_local
 from tangency.verify.lipschitz.network import chain_of
 from tangency.verify.lipschitz.pairs import settle_pairs
 from tangency.verify.lipschitz.result import LipschitzBound
 from tangency.verify.lipschitz.unroll import Unrolled, unroll
 from tangency.verify.rigorous.walk import walk
 
-__all__ = ["LocalBound", "Piece", "local_bound", "local_chain"]
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """A part of a box with the bound that was proved on it.
-
-    Parameters
-    ----------
-    box : Box
-    upper : float
-    witness : ChainWitness, optional
-        As in `LipschitzBound`: where there is none the bound is a product of norms.
-    """
-
-    box: Box
-    upper: float
-    witness: ChainWitness | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class LocalBound(LipschitzBound):
-    """A Lipschitz bound for all pairs of points inside a box, and for no others.
-
-    Parameters
-    ----------
-    box : Box
-        Where it holds.
-    boxes : int
-        Pieces that the box was cut into; 1 without branch and bound. The bound of several pieces
-        has no witness of its own.
-    pieces : tuple of Piece
-        After branch and bound, a cover of the box by pieces whose bounds are at most `upper`.
-    history : tuple of (seconds, bound)
-        How branch and bound went on.
-    """
-
-    box: Box | None = None
-    boxes: int = 1
-    pieces: tuple[Piece, ...] = ()
-    history: tuple[tuple[float, float], ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints for programs."""
-        return super().as_dict() | {
-            "output": self.output,
-            "local": True,
-            "boxes": self.boxes,
-            "finished": self.finished,
-        }
+__all__ = ["attained", "bound_leaf", "local_bound", "local_chain"]
 
 
 def local_bound(
@@ -268,23 +218,3 @@ def bound_leaf(
     """Bound a chain with local slopes, many of which may be zero."""
     with np.errstate(all="ignore"):
         return bound_chain(chain, progress=progress, **options)
-
-
-def as_local(
-    found: LipschitzBound, box: Box, lower: float | None, seconds: float, **more: Any
-) -> LocalBound:
-    """Return a bound with the box that it holds on and the lower bound found inside.
-
-    Raises
-    ------
-    NotProvedError
-        If the lower bound contradicts the upper one.
-    """
-    from tangency.models.errors import NotProvedError
-
-    if lower is not None and lower > found.upper:
-        if lower > found.upper * (1.0 + 1e-9) + 1e-320:
-            raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {found.upper!r}")
-        lower = found.upper  # they meet up to the search's own rounding errors
-    values = {f.name: getattr(found, f.name) for f in fields(LipschitzBound)}
-    return LocalBound(**(values | {"lower": lower, "seconds": seconds, "box": box} | more))

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": ("inspect", "Print a model as a table of its layers."),
     "kernel": ("kernel", "Compute the infinite-width kernel of an architecture; predict with it."),
     "ntk": ("ntk", "Compute the empirical neural tangent kernel on a data set."),
+    "papers": ("papers", "List the papers that tangency reproduces, or run one."),
 }
 
 

@@ -1,4 +1,4 @@
-"""``tangency activations [NAME]``: the catalogue, or one record's card."""
+"""``tangency activations [NAME]``: the catalogue, one record's datasheet, or a page of all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tangency._version import __version__
-from tangency.cli.common import emit, save_plot
+from tangency.cli.common import Progress, emit, save_plot
 
 __all__ = ["command"]
 
@@ -26,19 +26,36 @@ __all__ = ["command"]
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
-    help="Write a picture of value and derivative (.png, .pdf, .svg).",
+    help="Write a picture: value and derivative, dual kernel, edge of chaos (.png, .pdf, .svg).",
+)
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path),
+    help="Write the datasheets of all records into this folder, as index.md and pictures.",
 )
 def command(
-    name: str | None, parameters: tuple[str, ...], as_json: bool, plot: Path | None
+    name: str | None,
+    parameters: tuple[str, ...],
+    as_json: bool,
+    plot: Path | None,
+    page: Path | None,
 ) -> None:
-    """List the activation records, or print the card of NAME.
+    """List the activation records, or print the datasheet of NAME.
 
-    The card holds the formula, the rigorous slope range and Lipschitz constant, the Gaussian
-    moments, the critical initialisation and the limit of infinite depth.
+    It holds the formula, the rigorous slope range and Lipschitz constant, the Gaussian moments,
+    the dual kernel, the critical initialisation, the universality class and the classifier of
+    infinite depth.
     """
     from tangency.models import activations
-    from tangency.models.activations.card import card
+    from tangency.theory.propagation import datasheet, write_datasheets
 
+    if page is not None:
+        if name is not None or plot is not None or parameters:
+            raise click.UsageError("--page is for all records: give it alone")
+        with Progress("datasheets") as progress:
+            written = write_datasheets(page, progress=progress)
+        emit(as_json, {"tangency": __version__, "page": str(written)}, f"written: {written}")
+        return
     if name is None:
         if plot is not None or parameters:
             raise click.UsageError("--plot and --set are for one record: give its NAME")
@@ -46,22 +63,10 @@ def command(
         return
     record = activations.get(name, **dict(map(_parameter, parameters)))
     if plot is not None:
-        save_plot(plot, _Plot(record))
-    found = card(record)
+        save_plot(plot, datasheet(record))
+    found = datasheet(record)
     answer: dict[str, Any] = {"tangency": __version__, "activation": found.as_dict()}
     emit(as_json, answer, str(found))
-
-
-class _Plot:
-    """What :func:`save_plot` takes, for a record."""
-
-    def __init__(self, record: Any) -> None:
-        self.record = record
-
-    def plot(self) -> Any:
-        from tangency.models.activations.plot import plot
-
-        return plot(self.record)
 
 
 def _parameter(text: str) -> tuple[str, float]:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.conv.recursion import Problem, Stack, State, adjoint
+from tangency.verify.lipschitz.conv.frequency_chain import Stack, adjoint
+from tangency.verify.lipschitz.conv.recursion import Problem, State
 
 __all__ = ["hessian", "preconditioner"]
 

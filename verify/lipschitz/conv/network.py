@@ -9,12 +9,13 @@ import numpy as np
 
 from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
-from tangency.verify.certificate.conv import ConvWitness
 from tangency.verify.certificate.conv_norm import conv_norm_bound
 from tangency.verify.certificate.conv_pieces import FrequencyWitness, RunWitness
+from tangency.verify.certificate.conv_witness import ConvWitness
 from tangency.verify.certificate.directed import multiply_up
+from tangency.verify.lipschitz.conv.factors import Factor
 from tangency.verify.lipschitz.conv.lower import jacobian_norm
-from tangency.verify.lipschitz.conv.pieces import Factor, Run, pieces_of
+from tangency.verify.lipschitz.conv.pieces import Run, pieces_of
 from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
 from tangency.verify.lipschitz.conv.search import minimise

@@ -3,10 +3,12 @@
 import numpy as np
 
 from tangency.models.errors import NotProvedError
-from tangency.verify.certificate.conv import ConvWitness, check_conv
+from tangency.verify.certificate.conv import check_conv
+from tangency.verify.certificate.conv_witness import ConvWitness
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.conv.frequency_chain import Stack, adjoint
 from tangency.verify.lipschitz.conv.head import balanced, gram
-from tangency.verify.lipschitz.conv.recursion import Problem, Stack, adjoint
+from tangency.verify.lipschitz.conv.recursion import Problem
 
 __all__ = ["prove"]
 
