@@ -25,8 +25,15 @@ class Backend(Protocol):
 
 Maker = Callable[[Any, tuple[int, ...], Any], Backend]
 
-MAKERS: dict[str, Maker] = {}
-"""Makers ``(kernel, sample_shape, dtype) -> Backend`` by device; the gpu folder adds its own."""
+
+def _cuda(kernel: Any, sample_shape: tuple[int, ...], dtype: Any) -> Backend:
+    from tangency.theory.kernels.backend_cuda import make_backend
+
+    return make_backend(kernel, sample_shape, dtype)
+
+
+MAKERS: dict[str, Maker] = {"cuda": _cuda}
+"""Makers ``(kernel, sample_shape, dtype) -> Backend`` by device."""
 
 
 @dataclass(frozen=True)

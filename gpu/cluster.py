@@ -1,0 +1,225 @@
+"""Many machines: Gram tiles into one zarr array, and jobs of a manifest, on Dask.
+
+Every task is idempotent, writes to disk and returns a number or two, so a worker that is killed
+loses nothing: its tasks run again elsewhere. One chunk of the array is one tile, and what a task
+has finished is noted beside the array (a tile) or is the result file itself (a job).
+
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tangency.gpu.errors import DeviceError, PlanError
+from tangency.gpu.gradients import Solution, solve
+from tangency.gpu.tiles import open_store, tile_slices
+
+__all__ = ["gram_on_cluster", "ridge_on_cluster", "run_manifest"]
+
+_RETRIES = 5
+
+TileMaker = Callable[[slice, slice], Any]
+
+
+def gram_on_cluster(
+    client: Any,
+    compute: TileMaker,
+    path: str | Path,
+    n: int,
+    *,
+    tile: int,
+    dtype: Any = np.float64,
+    what: str = "",
+) -> Any:
+    """Fill a symmetric matrix on disk from every worker; a second call does what is missing.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+    compute : callable (rows, columns) -> array
+        Sent to the workers by pickle; load the data inside it, from a path that all can read.
+    path : path ending in .zarr
+        On a file system that all workers share.
+    n, tile : int
+    what : str
+        Names the data and the kernel, a hash say: a store of another is refused.
+
+    Returns
+    -------
+    zarr array (n, n)
+    """
+    client = _checked(client)
+    path = Path(path)
+    if path.suffix != ".zarr":
+        raise PlanError(f"{path}: tiles of many machines go to a .zarr")
+    store = open_store(path, (n, n), dtype, tile)
+    notes = path.with_suffix(".tiles")
+    notes.mkdir(exist_ok=True)
+    head = json.dumps({"n": n, "tile": tile, "dtype": np.dtype(dtype).name, "what": what})
+    name = notes / "what.json"
+    if name.exists() and name.read_text(encoding="utf-8") != head:
+        raise PlanError(f"{notes} is of another matrix: {name.read_text(encoding='utf-8')}")
+    _write(name, head)
+    items = [
+        (here, there, str(notes / f"{here.start}-{there.start}"))
+        for here, there in tile_slices(n, n, tile, symmetric=True)
+    ]
+    missing = [item for item in items if not os.path.exists(item[2])]
+    _run(client, _Tile(compute, str(path), np.dtype(dtype).name), missing)
+    return store
+
+
+def ridge_on_cluster(
+    client: Any,
+    path: str | Path,
+    right: np.ndarray[Any, Any],
+    *,
+    tile: int,
+    ridge: float,
+    tolerance: float = 1e-8,
+    steps: int = 1000,
+) -> Solution:
+    """Solve ``(K + ridge I) x = right`` with a matrix on disk: each product is spread by rows.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+    path : path of a zarr array (n, n)
+    right : (n,) or (n, m) array
+    tile : int
+        Rows of one task.
+    """
+    client = _checked(client)
+    n = len(right)
+    bands = [slice(i, min(i + tile, n)) for i in range(0, n, tile)]
+    task = _Band(str(path))
+
+    def product(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        sent = client.scatter(v, broadcast=True)
+        futures = client.map(task, bands, v=sent, retries=_RETRIES, pure=False)
+        return np.concatenate(client.gather(futures))
+
+    return solve(product, right, ridge=ridge, tolerance=tolerance, steps=steps)
+
+
+def run_manifest(
+    job: Callable[[dict[str, Any]], dict[str, Any]],
+    manifest: str | Path,
+    results: str | Path,
+    *,
+    client: Any = None,
+) -> list[dict[str, Any]]:
+    """Run ``job`` on every row of a manifest; rows with a result are left as they are.
+
+    Parameters
+    ----------
+    job : callable dict -> dict
+        Plain data in, plain data out.
+    manifest : path
+        One JSON object a line, each with a unique ``"name"`` that can be a file's.
+    results : folder
+        Gets ``<name>.json`` for each; a killed run is started again and goes on.
+    client : dask.distributed.Client, optional
+        Without one the rows run here, one after another.
+
+    Returns
+    -------
+    The results, in the manifest's order.
+    """
+    folder = Path(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = Path(manifest).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    names = [row.get("name") for row in rows]
+    if len(set(names)) != len(names) or any(not _is_name(name) for name in names):
+        raise PlanError(f"{manifest}: every row needs a unique name of letters, digits and ._-")
+    paths = [str(folder / f"{name}.json") for name in names]
+    missing = [
+        (row, path) for row, path in zip(rows, paths, strict=True) if not os.path.exists(path)
+    ]
+    if client is None:
+        for item in missing:
+            _Job(job)(item)
+    else:
+        _run(_checked(client), _Job(job), missing)
+    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+
+
+class _Tile:
+    """Compute a tile, write it and its mirror, then note that it is there."""
+
+    def __init__(self, compute: TileMaker, path: str, dtype: str) -> None:
+        self.compute, self.path, self.dtype = compute, path, dtype
+
+    def __call__(self, item: tuple[slice, slice, str]) -> float:
+        import zarr
+
+        here, there, note = item
+        block = self.compute(here, there)
+        block = np.asarray(block() if callable(block) else block, dtype=self.dtype)
+        store: Any = zarr.open_array(self.path, mode="r+")
+        store[here, there] = block
+        if here != there:
+            store[there, here] = block.T
+        _write(Path(note), "")
+        return float(block.sum())
+
+
+class _Band:
+    """Some rows of a matrix on disk times a vector."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, rows: slice, v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        import zarr
+
+        store: Any = zarr.open_array(self.path, mode="r")
+        return np.asarray(np.asarray(store[rows], dtype=np.float64) @ v)
+
+
+class _Job:
+    def __init__(self, job: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.job = job
+
+    def __call__(self, item: tuple[dict[str, Any], str]) -> int:
+        row, path = item
+        _write(Path(path), json.dumps(self.job(row), sort_keys=True))
+        return 1
+
+
+def _run(client: Any, task: Any, items: Iterable[Any]) -> None:
+    """Run all, with retries, and forget the results as they come."""
+    import distributed
+
+    in_order_of_arrival: Any = distributed.as_completed
+    futures = client.map(task, list(items), retries=_RETRIES, pure=False)
+    for future in in_order_of_arrival(futures):
+        future.result()
+
+
+def _checked(client: Any) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise DeviceError("many machines need Dask: pip install 'tangency[cluster]'") from error
+    if not isinstance(client, Client):
+        raise PlanError(f"client is a {type(client).__name__}: give a dask.distributed.Client")
+    return client
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that is there whole or not at all, also if two tasks write it."""
+    begun = path.with_name(f"{path.name}.{os.getpid()}.{id(text)}")
+    begun.write_text(text, encoding="utf-8")
+    os.replace(begun, path)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and all(c.isalnum() or c in "._-" for c in name)

@@ -1,0 +1,1 @@
+"""CUDA sources as text; :mod:`tangency.gpu.sources` puts a program together from them."""

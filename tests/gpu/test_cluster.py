@@ -1,0 +1,117 @@
+"""Many machines: two local workers, one of them killed; nothing is lost."""
+
+import json
+import os
+import signal
+import time
+import warnings
+from contextlib import contextmanager
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from tangency.gpu.cluster import gram_on_cluster, ridge_on_cluster, run_manifest
+from tangency.gpu.errors import DeviceError, PlanError
+
+N, TILE = 96, 12
+
+
+def tile(here, there):
+    """Slow enough for a kill to fall among the tiles."""
+    time.sleep(0.05)
+    i, j = np.arange(N)[here], np.arange(N)[there]
+    return np.exp(-0.05 * (i[:, None] - j) ** 2)
+
+
+def certify(row):
+    if row.get("kill") and not os.path.exists(row["kill"]):
+        with open(row["kill"], "w"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)  # the worker goes down in the middle of a job
+    return {"bound": row["x"] ** 2}
+
+
+@contextmanager
+def two_workers(folder):
+    pytest.importorskip("zarr")
+    distributed = pytest.importorskip("distributed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            local_directory=str(folder), silence_logs=60,
+        )  # fmt: skip
+        with cluster, distributed.Client(cluster) as client:
+            yield client
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_loses_nothing(tmp_path):
+    path = tmp_path / "k.zarr"
+    with two_workers(tmp_path / "dask") as client:
+        victim = next(iter(client.run(os.getpid).values()))
+
+        def kill():
+            while len(list((tmp_path / "k.tiles").glob("*-*"))) < 6:
+                time.sleep(0.02)
+            os.kill(victim, signal.SIGKILL)
+
+        thread = Thread(target=kill)
+        thread.start()
+        store = gram_on_cluster(client, tile, path, N, tile=TILE, what="test")
+        thread.join()
+        assert victim not in client.run(os.getpid).values()
+        serial = tile(slice(0, N), slice(0, N))
+        assert np.array_equal(store[:], serial)
+
+        # A second call finds everything there; another matrix is refused.
+        begun = time.monotonic()
+        gram_on_cluster(client, tile, path, N, tile=TILE, what="test")
+        assert time.monotonic() - begun < 1.0
+        with pytest.raises(PlanError, match="another matrix"):
+            gram_on_cluster(client, tile, path, N, tile=TILE, what="other")
+
+        right = np.random.default_rng(0).normal(size=N)
+        solution = ridge_on_cluster(client, path, right, tile=40, ridge=0.1, tolerance=1e-10)
+        assert solution.converged
+        assert np.allclose((serial + 0.1 * np.eye(N)) @ solution.x, right, atol=1e-8)
+
+        manifest = tmp_path / "jobs.jsonl"
+        rows = [{"name": f"job{k}", "x": k} for k in range(6)]
+        rows[3]["kill"] = str(tmp_path / "killed")
+        manifest.write_text("\n".join(map(json.dumps, rows)))
+        found = run_manifest(certify, manifest, tmp_path / "results", client=client)
+        assert (tmp_path / "killed").exists()
+        assert found == [{"bound": k * k} for k in range(6)]
+
+
+def test_a_manifest_here_skips_what_is_there(tmp_path):
+    manifest, results, ran = tmp_path / "jobs.jsonl", tmp_path / "results", []
+    manifest.write_text("\n".join(json.dumps({"name": f"j{k}", "x": k}) for k in range(4)) + "\n")
+
+    def job(row):
+        ran.append(row["name"])
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return certify(row)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_manifest(job, manifest, results)
+    assert run_manifest(job, manifest, results) == [{"bound": k * k} for k in range(4)]
+    assert ran == ["j0", "j1", "j2", "j2", "j3"]
+    manifest.write_text('{"name": "../j"}\n')
+    with pytest.raises(PlanError, match="unique name"):
+        run_manifest(job, manifest, results)
+
+
+def test_no_dask_says_what_to_install():
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        with pytest.raises(DeviceError, match=r"tangency\[cluster\]"):
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
+    else:
+        with pytest.raises(PlanError, match="Client"):
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
