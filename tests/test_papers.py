@@ -19,6 +19,9 @@ PAPERS = Path(__file__).resolve().parents[1] / "papers"
 FOLDERS = sorted(path.parent for path in PAPERS.glob("*/reproduce.py"))
 NAMES = [folder.name for folder in FOLDERS]
 
+# A verdict may be that a line is not met; then the page says so under these words.
+MISSED = {"2024_wang_hierarchical": "What fails"}
+
 # Quick forms of more than some ten seconds of processor time.
 SLOW = {"2023_yang_kernel", "2024_mao_ibp", "2024_wang_hierarchical"}
 
@@ -34,7 +37,7 @@ def test_a_paper_reproduces(folder):
     start = time.process_time()
     verdict = load_reproduction(folder).main(True)
     assert isinstance(verdict, Verdict)
-    assert verdict.passed is True, str(verdict)
+    assert verdict.passed is True or folder.name in MISSED, str(verdict)
     assert verdict.name == folder.name
     assert verdict.claim
     assert verdict.target
@@ -52,7 +55,8 @@ def test_a_paper_has_its_page_and_its_plot(folder):
     assert all(picture.stat().st_size < 200_000 for picture in pictures)
     if (folder / "verdict.json").is_file():
         verdict = read_verdict(folder / "verdict.json")
-        assert verdict.passed is True, str(verdict)
+        assert verdict.passed is (folder.name not in MISSED), str(verdict)
+        assert folder.name not in MISSED or MISSED[folder.name] in page
         assert verdict.figure is None or verdict.figure.is_file()
 
 
