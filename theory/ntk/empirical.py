@@ -99,6 +99,12 @@ def empirical_ntk(
         For inputs that do not fit, an empty set, a network without trainable weights, a torch
         module whose outputs depend on the batch (batch norm in training mode), by name.
 
+    Notes
+    -----
+    The weights are those of the network as it is: where an importer computed one from others (as
+    ``from_jax`` does with ``a / sqrt(m)``), the kernel is that of the computed one.
+    Write ``(x / sqrt(m)) @ a`` to keep the two apart.
+
     References
     ----------
     Jacot, Gabriel, Hongler, "Neural Tangent Kernel", arXiv 1806.07572; Novak, Sohl-Dickstein,
