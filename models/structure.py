@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -148,6 +148,19 @@ class Structure:
     def consumers(self, index: int) -> tuple[int, ...]:
         """Indices of the nodes that take node ``index`` as an input."""
         return tuple(i for i, node in enumerate(self.nodes) if index in node.inputs)
+
+    def ancestors(self, targets: Iterable[int], *, stop: Collection[int] = ()) -> list[int]:
+        """The targets and all nodes that they depend on, in graph order.
+
+        ``stop`` are nodes that are left out, with what only they lead to.
+        """
+        seen, stack = set[int](), list(targets)
+        while stack:
+            i = stack.pop()
+            if i not in seen and i not in stop:
+                seen.add(i)
+                stack.extend(self.nodes[i].inputs)
+        return sorted(seen)
 
     def values(
         self, backend: Backend, weights: Mapping[str, Any], inputs: Sequence[Any]

@@ -23,7 +23,7 @@ from tangency.verify.rigorous.lowering import SIMPLE, lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine
 from tangency.verify.rigorous.schedule import intermediate
 from tangency.verify.rigorous.sets import BallPart, InputSet
-from tangency.verify.rigorous.specification import elided, on_last_layer, on_output
+from tangency.verify.rigorous.specification import elided, entrance, specified
 from tangency.verify.rigorous.walk import walk
 
 if TYPE_CHECKING:
@@ -131,56 +131,30 @@ def prove_outputs(certificate: Certificate, network: Network) -> OutputsClaim:
 def lower_bounds(network: Network, region: InputSet, spec: Array, witness: LinearWitness) -> Array:
     """Proved lower bounds ``(N, S)`` of linear functions of the output, by a witness's method."""
     spec = np.broadcast_to(spec, (region.samples, *spec.shape[1:]))
+    before = entrance(network)
     if witness.method == "ibp":
-        return _by_intervals(network, region, spec)
+        box = walk(network, [region.interval], [before]).found[before]
+        return specified(network, spec, box).lower
     low = lowered(network)
     engine = NumpyEngine(low.network, [region], source=network, origin=low.origin)
-    nodes, (end,) = low.network.structure.nodes, low.network.structure.outputs
-    last = elided(low.network)
-    before = end if last is None else nodes[last].inputs[0]
-    params: Mapping[str, Array] = {} if last is None else engine.weights(last)
-    weight, bias = params.get("weight"), params.get("bias")
+    (end,), before = low.network.structure.outputs, entrance(low.network)
     if witness.method == "forward":
+        last = elided(low.network)
+        params: Mapping[str, Array] = {} if last is None else engine.weights(last)
         forward = Forward(engine, plain=witness.plain)
         known, lines = forward.run({end, before})
-        found = np.asarray(forward.mapped(lines[before], spec, weight, bias)[0])
-        return found if witness.plain else _with_step(found, spec, weight, bias, known[before])
-    inner, own = (
-        _slopes(part, low.network, region.samples) for part in (witness.inner, witness.last)
-    )
-    schedule = "crown-ibp" if witness.method == "crown-ibp" else "crown"
-    known = intermediate(engine, {end, before}, method=schedule, plain=witness.plain, slopes=inner)
-    found, _ = engine.sweep(end, known, spec=spec, slopes={**inner, **own}, upper=False)
-    return found if witness.plain else _with_step(found, spec, weight, bias, known[before])
-
-
-def _with_step(
-    found: Array, spec: Array, weight: Array | None, bias: Array | None, pair: tuple[Array, Array]
-) -> Array:
-    """The better of the bounds found and an interval step, through a last dense layer."""
-    h = Interval(*pair)
-    with np.errstate(all="ignore"):
-        if weight is None:
-            return np.maximum(
-                found, on_output(spec, Interval(_flat(h.lower), _flat(h.upper))).lower
-            )
-        return np.maximum(found, on_last_layer(spec, weight, bias, h).lower)
-
-
-def _by_intervals(network: Network, region: InputSet, spec: Array) -> Array:
-    (end,), last = network.structure.outputs, elided(network)
-    node = None if last is None else network.structure.nodes[last]
-    target = end if node is None else node.inputs[0]
-    h = walk(network, [region.interval], [target]).found[target]
-    with np.errstate(all="ignore"):
-        if node is None:
-            return np.asarray(on_output(spec, Interval(_flat(h.lower), _flat(h.upper))).lower)
-        params = {p.role: network.weights[p.key].astype(np.float64) for p in node.params}
-        return np.asarray(on_last_layer(spec, params["weight"], params.get("bias"), h).lower)
-
-
-def _flat(v: Array) -> Array:
-    return v.reshape((len(v), -1))
+        found, _ = forward.mapped(lines[before], spec, params.get("weight"), params.get("bias"))
+    else:
+        inner, own = (
+            _slopes(part, low.network, region.samples) for part in (witness.inner, witness.last)
+        )
+        known = intermediate(
+            engine, {end, before}, method=witness.method, plain=witness.plain, slopes=inner
+        )
+        found, _ = engine.sweep(end, known, spec=spec, slopes={**inner, **own}, upper=False)
+    if witness.plain:
+        return found
+    return np.maximum(found, specified(low.network, spec, Interval(*known[before])).lower)
 
 
 def _require_shapes(claim: OutputsClaim, network: Network) -> None:

@@ -143,13 +143,7 @@ class _Prefix:
 
     def __init__(self, network: Network, end: int, axis: int) -> None:
         self.network, self.end, self.axis = network, end, axis
-        needed, stack = set(), [end]
-        while stack:
-            i = stack.pop()
-            if i not in needed:
-                needed.add(i)
-                stack.extend(network.structure.nodes[i].inputs)
-        self.order = sorted(needed)
+        self.order = network.structure.ancestors([end])
 
     def __call__(self, x: Array) -> Array:
         """``(n, *input_shape) -> (n, sites, channels)``."""

@@ -58,7 +58,7 @@ class Plan:
 def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int = 0) -> Plan:
     """Choose for every site the cheaper way: see :func:`.contraction.cheaper`."""
     uses = Counter(p.key for node in structure.nodes for p in node.params)
-    live = _needed(structure)
+    live = set(structure.ancestors(structure.outputs))
     apart = channelwise(structure) if outputs != "project" and k > 1 else frozenset()
     pairs, channels, sites, numbers, work, held = [], [], [], 0, 0, set()
     for i, node in enumerate(structure.nodes):
@@ -90,17 +90,6 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
     numbers += k * sum(prod(structure.param_shapes[key]) for key in keys)
     sites += [Site("channel")] * len(channels) + [Site("gradient")] * len(keys)
     return Plan(tuple(sites), tuple(pairs), tuple(channels), keys, numbers, work)
-
-
-def _needed(structure: Structure) -> set[int]:
-    """Nodes from which an output is reached: weights elsewhere have gradient zero."""
-    needed, stack = set(), list(structure.outputs)
-    while stack:
-        i = stack.pop()
-        if i not in needed:
-            needed.add(i)
-            stack.extend(structure.nodes[i].inputs)
-    return needed
 
 
 def _sizes(structure: Structure, node: Node) -> tuple[int, int, int] | None:
@@ -136,7 +125,7 @@ def extract(
     import jax.numpy as jnp
 
     backend, n = jax_backend(), x.shape[0]
-    live = _needed(structure)
+    live = set(structure.ancestors(structure.outputs))
     wanted = set(plan.keys)
     gradients = [
         i

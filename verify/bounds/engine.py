@@ -17,7 +17,7 @@ from tangency.verify.bounds.result import Bounds, Pair
 from tangency.verify.bounds.specification import check_labels, check_spec, margin_spec
 from tangency.verify.bounds.statement import Statement, two_sided
 from tangency.verify.rigorous.sets import InputSet, batch_of
-from tangency.verify.rigorous.specification import elided, on_last_layer, on_output
+from tangency.verify.rigorous.specification import entrance, specified
 from tangency.verify.rigorous.walk import Walk, walk
 
 __all__ = ["bound", "margins"]
@@ -228,18 +228,9 @@ def _found(
 def _specified(
     network: Network, inputs: Sequence[Interval], spec: Array, keep: bool
 ) -> tuple[Walk, Interval]:
-    end, last = network.structure.outputs[0], elided(network)
-    if last is None:
-        done = walk(network, inputs, [end], keep=keep)
-        y = done.found[end]
-        flat = (y.shape[0], -1)
-        return done, on_output(spec, Interval(y.lower.reshape(flat), y.upper.reshape(flat)))
-    node = network.structure.nodes[last]
-    done = walk(network, inputs, [end, *node.inputs], keep=keep)
-    params = {p.role: network.weights[p.key].astype(np.float64) for p in node.params}
-    with np.errstate(all="ignore"):
-        h = done.found[node.inputs[0]]
-        return done, on_last_layer(spec, params["weight"], params.get("bias"), h)
+    before = entrance(network)
+    done = walk(network, inputs, [network.structure.outputs[0], before], keep=keep)
+    return done, specified(network, spec, done.found[before])
 
 
 def _spread(y: Interval, samples: int) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from tangency.verify.rigorous.lowering import lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine
 from tangency.verify.rigorous.schedule import Engine, Known, Pair, intermediate
 from tangency.verify.rigorous.sets import InputSet, batch_of
-from tangency.verify.rigorous.specification import elided, on_last_layer, on_output
+from tangency.verify.rigorous.specification import elided, entrance, specified
 
 if TYPE_CHECKING:
     from tangency.verify.bounds.searched import Searched
@@ -104,7 +104,7 @@ class LinearBounds:
             low, high = self._forward(index, spec)
         else:
             low, high = self._swept(index, spec, upper=upper)
-        step = self._step(index, spec)
+        step = specified(self.network, spec, Interval(*self.known[entrance(self.network)]))
         if high is None:
             high = np.full(low.shape, np.inf)
         return self._met(low, high, (step.lower, step.upper))
@@ -148,17 +148,6 @@ class LinearBounds:
         }
         low, high = (_joined(list(ends)) for ends in zip(*found, strict=True))
         return low, high
-
-    def _step(self, index: int, spec: Array) -> Interval:
-        """The interval step to a specification, through a last dense layer."""
-        if self._last is not None:
-            node = self.network.structure.nodes[self._last]
-            params = {p.role: self.network.weights[p.key].astype(float) for p in node.params}
-            h = Interval(*self.known[node.inputs[0]])
-            with np.errstate(all="ignore"):
-                return on_last_layer(spec, params["weight"], params.get("bias"), h)
-        low, high = (np.asarray(v).reshape((len(v), -1)) for v in self.known[index])
-        return on_output(spec, Interval(low, high))
 
     def _swept(
         self, index: int, spec: Array | None, *, upper: bool, search: bool = True

@@ -76,7 +76,7 @@ def affine_map(
         If a matrix is.
     """
     nodes = network.structure.nodes
-    path = _path(network, begins, end)
+    path = network.structure.ancestors([end], stop=begins)
     backend = numpy_backend()
     values = {b: np.zeros((1, *nodes[b].shape)) for b in begins}
     for i in path:
@@ -128,18 +128,6 @@ def _matrix(
     # The distance to both ends, rounded up: it covers the rounding of the midpoint too.
     radius = np.maximum(np.nextafter(high - midpoint, np.inf), np.nextafter(midpoint - low, np.inf))
     return Matrix(midpoint, np.where(high == low, 0.0, radius))
-
-
-def _path(network: Network, begins: Sequence[int], end: int) -> list[int]:
-    """Nodes between the beginnings and ``end`` in order, ``end`` among them unless it begins."""
-    needed: set[int] = set()
-    stack = [end]
-    while stack:
-        i = stack.pop()
-        if i not in begins and i not in needed:
-            needed.add(i)
-            stack.extend(network.structure.nodes[i].inputs)
-    return sorted(needed)
 
 
 def _dependent(network: Network, path: Sequence[int], begins: Sequence[int]) -> set[int]:

@@ -30,7 +30,7 @@ from tangency.verify.lipschitz.block_layers import (
 from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.graph import bends, frontier, sources_of
 from tangency.verify.lipschitz.layouts import along, beside, columns, rows, windows
-from tangency.verify.lipschitz.unroll import _needed, _order
+from tangency.verify.lipschitz.unroll import _order
 
 __all__ = ["chain_of_blocks"]
 
@@ -60,7 +60,7 @@ def chain_of_blocks(network: Network, *, inputs: Mapping[int, Interval] | None =
     """
     network.input_shape, network.output_shape  # noqa: B018  (one of each, or an error)
     assembly = _Assembly(network, {} if inputs is None else inputs)
-    needed = _needed(network)
+    needed = set(network.structure.ancestors(network.structure.outputs))
     for i, node in enumerate(network.structure.nodes):
         if i in needed and bends(node) and i not in network.structure.inputs:
             assembly.take(i)

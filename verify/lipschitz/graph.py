@@ -6,7 +6,7 @@ from tangency.models.network import Network
 from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
 from tangency.verify.lipschitz import unroll
-from tangency.verify.lipschitz.unroll import _needed, _nonlinearity
+from tangency.verify.lipschitz.unroll import _nonlinearity
 
 __all__ = ["bends", "frontier", "is_plain", "sources_of"]
 
@@ -14,7 +14,7 @@ __all__ = ["bends", "frontier", "is_plain", "sources_of"]
 def is_plain(network: Network) -> bool:
     """Whether a network is a chain of affine segments and elementwise or sorting layers."""
     nodes = network.structure.nodes
-    needed = _needed(network)
+    needed = set(network.structure.ancestors(network.structure.outputs))
     if any(isinstance(nodes[i].op, Householder | MaxPool) for i in needed):
         return False
     sources = sources_of(network)

@@ -58,7 +58,7 @@ def unroll(network: Network) -> Unrolled:
     network.input_shape, network.output_shape  # noqa: B018  (one of each, or an error)
     weights = {key: w.astype(np.float64) for key, w in network.weights.items()}
     sources = sources_of(network)
-    needed = _needed(network)
+    needed = network.structure.ancestors(network.structure.outputs)
     ends = [i for i, node in enumerate(nodes) if _nonlinearity(node) and i in needed]
     matrices, biases, orders = [], [], []
     begin = network.structure.inputs[0]
@@ -96,18 +96,6 @@ def _order(node: Node) -> np.ndarray:
 
 def _nonlinearity(node: Node) -> bool:
     return isinstance(node.op, Activate | GroupSort | Prelu)
-
-
-def _needed(network: Network) -> set[int]:
-    """Nodes that the output depends on."""
-    seen: set[int] = set()
-    stack = list(network.structure.outputs)
-    while stack:
-        i = stack.pop()
-        if i not in seen:
-            seen.add(i)
-            stack.extend(network.structure.nodes[i].inputs)
-    return seen
 
 
 def sources_of(

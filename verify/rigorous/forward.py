@@ -29,7 +29,7 @@ from tangency.models.ops import Constant, Input, MatMul, Shape
 from tangency.verify.rigorous.enclosure import UNDERFLOW, relative_error
 from tangency.verify.rigorous.lines import Lines, Reach
 from tangency.verify.rigorous.relaxations import planes_of
-from tangency.verify.rigorous.schedule import Known, ancestors, restricted
+from tangency.verify.rigorous.schedule import Known, restricted
 from tangency.verify.rigorous.sets import InputSet
 from tangency.verify.rigorous.signed import Signed
 from tangency.verify.rigorous.transpose import Linear
@@ -64,7 +64,7 @@ class Forward:
     def run(self, targets: Iterable[int]) -> tuple[Known, dict[int, Lines]]:
         """Bounds of all nodes that the targets depend on, and the lines of the targets."""
         wanted = set(targets)
-        needed = ancestors(self.engine.network, wanted)
+        needed = self.engine.network.structure.ancestors(wanted)
         last_use = {j: i for i in needed for j in self.nodes[i].inputs}
         self._guarded = _guarded(self.nodes, needed)
         known, live, kept = Known(), dict[int, Lines](), dict[int, Lines]()

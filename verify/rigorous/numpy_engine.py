@@ -22,7 +22,7 @@ from tangency.verify.rigorous.backward import Step
 from tangency.verify.rigorous.cropping import tiles
 from tangency.verify.rigorous.registry import rule_of
 from tangency.verify.rigorous.relaxations import planes_of
-from tangency.verify.rigorous.schedule import Pair, ancestors
+from tangency.verify.rigorous.schedule import Pair
 from tangency.verify.rigorous.sets import InputSet, batch_of
 from tangency.verify.rigorous.steps import AffineStep, MatMulStep, PlanesStep
 from tangency.verify.rigorous.sweep import Slopes, Sweep
@@ -159,7 +159,7 @@ class NumpyEngine:
         single = any(v.shape[1] > 1 for p in (slopes or {}).values() for v in p)
         if single and need is not None:
             raise InputError("slopes of single rows go with a spec, not with rows")
-        path = ancestors(self.network, [target])
+        path = self.network.structure.ancestors([target])
         width = max(prod(self.network.structure.nodes[i].shape) for i in path)
         size = count if single else max(1, SHARED // max(width, 1))
         with np.errstate(all="ignore"):

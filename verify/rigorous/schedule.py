@@ -40,7 +40,7 @@ from tangency.models.ops import (
 )
 from tangency.verify.rigorous.sets import InputSet, batch_of
 
-__all__ = ["Engine", "Known", "Pair", "ancestors", "intermediate", "restricted"]
+__all__ = ["Engine", "Known", "Pair", "intermediate", "restricted"]
 
 Array = Any
 Pair = tuple[Array, Array]
@@ -128,7 +128,7 @@ def intermediate(
         Told each node's bounds as soon as they are final.
     """
     network = engine.network
-    needed = ancestors(network, targets)
+    needed = network.structure.ancestors(targets)
     given = dict(zip(network.structure.inputs, engine.inputs, strict=True))
     loose = _loose(network, needed, engine.inputs) if method == "crown" else set()
     asked = _consumers(network, needed) if method == "crown" else {}
@@ -245,14 +245,3 @@ def _loose(network: Network, needed: Sequence[int], inputs: Sequence[InputSet]) 
         else:
             level[i] = before[0] + (not isinstance(node.op, ENTRYWISE))
     return {i for i, mixed in level.items() if mixed >= 2}
-
-
-def ancestors(network: Network, targets: Iterable[int]) -> list[int]:
-    """The targets and all nodes that they depend on, in graph order."""
-    nodes, seen, stack = network.structure.nodes, set[int](), list(targets)
-    while stack:
-        i = stack.pop()
-        if i not in seen:
-            seen.add(i)
-            stack.extend(nodes[i].inputs)
-    return sorted(seen)

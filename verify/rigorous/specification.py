@@ -20,7 +20,7 @@ from tangency.models.network import Network
 from tangency.models.ops import Dense, Reshape
 from tangency.verify.rigorous.enclosure import affine, relative_error
 
-__all__ = ["elided", "on_last_layer", "on_output"]
+__all__ = ["elided", "entrance", "on_last_layer", "on_output", "specified"]
 
 Array = Any
 
@@ -33,6 +33,24 @@ def elided(network: Network) -> int | None:
         i = nodes[i].inputs[0]
     plain = isinstance(nodes[i].op, Dense) and len(nodes[i].shape) == 1
     return i if plain else None
+
+
+def entrance(network: Network) -> int:
+    """The node whose box bounds a specification: a last dense layer's input, or the output."""
+    last = elided(network)
+    return network.structure.outputs[0] if last is None else network.structure.nodes[last].inputs[0]
+
+
+def specified(network: Network, spec: Array, box: Interval) -> Interval:
+    """Enclose ``spec @ f`` by one interval step from the box ``(N, *shape)`` of the entrance."""
+    last = elided(network)
+    with np.errstate(all="ignore"):
+        if last is None:
+            flat = (box.shape[0], -1)
+            return on_output(spec, Interval(box.lower.reshape(flat), box.upper.reshape(flat)))
+        node = network.structure.nodes[last]
+        params = {p.role: network.weights[p.key].astype(np.float64) for p in node.params}
+        return on_last_layer(spec, params["weight"], params.get("bias"), box)
 
 
 def on_output(spec: Array, y: Interval) -> Interval:

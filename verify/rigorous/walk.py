@@ -59,7 +59,7 @@ def walk(
         of its domain); the message names the layer.
     """
     nodes, wanted = network.structure.nodes, set(targets)
-    needed = _ancestors(network, wanted)
+    needed = network.structure.ancestors(wanted)
     last_use = {j: i for i in needed for j in nodes[i].inputs}
     given = dict(zip(network.structure.inputs, inputs, strict=True))
     result, live = Walk(), dict[int, Interval]()
@@ -89,13 +89,3 @@ def _apply(name: str, op: Any, params: dict[str, Any], xs: Sequence[Interval]) -
         raise UnsupportedError(f"layer {name!r}: {error}") from None
     except InputError as error:
         raise InputError(f"layer {name!r} ({op.kind}): {error}") from None
-
-
-def _ancestors(network: Network, targets: set[int]) -> list[int]:
-    nodes, seen, stack = network.structure.nodes, set[int](), list(targets)
-    while stack:
-        i = stack.pop()
-        if i not in seen:
-            seen.add(i)
-            stack.extend(nodes[i].inputs)
-    return sorted(seen)

@@ -27,7 +27,7 @@ from tangency.verify.bounds.search.freedom import freedoms
 from tangency.verify.bounds.search.planes import planes, starting_slopes
 from tangency.verify.bounds.search.sweeps import CACHE, ROWS
 from tangency.verify.bounds.search.walk import Set, back, begin, least
-from tangency.verify.rigorous.schedule import Pair, ancestors
+from tangency.verify.rigorous.schedule import Pair
 
 __all__ = ["Optimised", "optimised"]
 
@@ -93,7 +93,7 @@ def optimised(
         maps = np.concatenate([maps, -maps], axis=1)
     rows = maps.shape[1]
     pace = RATE * (20.0 / steps) ** 0.2 if rate is None else rate
-    path = ancestors(engine.network, [target])
+    path = structure.ancestors([target])
     width = sum(prod(nodes[i].shape) for i in path)
     room = max(1, min(ROWS, CACHE // width) // rows)
     # Tasks are spread over the samples in order; the last one may repeat a sample.

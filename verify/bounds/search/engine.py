@@ -21,7 +21,7 @@ from tangency.verify.bounds.search import intervals
 from tangency.verify.bounds.search.planes import Planes, planes, starting_slopes
 from tangency.verify.bounds.search.sweeps import bucket, compiled, plan, tasks_of
 from tangency.verify.bounds.search.walk import Set
-from tangency.verify.rigorous.schedule import Pair, ancestors
+from tangency.verify.rigorous.schedule import Pair
 from tangency.verify.rigorous.sets import InputSet, batch_of
 
 __all__ = ["JaxEngine"]
@@ -132,7 +132,7 @@ class JaxEngine:
         size = prod(structure.nodes[target].shape)
         count = size if spec is None else spec.shape[1]
         lists = self._lists(rows, count if rows is None else rows.shape[1], count)
-        order = tuple(reversed(ancestors(self.network, [target])))
+        order = tuple(reversed(self.network.structure.ancestors([target])))
         most = max(map(len, lists))
         how = plan(self.network, target, most, upper=upper, spec=spec is not None)
         tasks = tasks_of(how, lists, self.room, count)
@@ -164,7 +164,7 @@ class JaxEngine:
         """Planes of all nonlinear nodes before a target, by node."""
         nodes = self.network.structure.nodes
         found = {}
-        for i in ancestors(self.network, [target]):
+        for i in self.network.structure.ancestors([target]):
             if not nodes[i].op.affine and nodes[i].inputs:
                 found[i] = self._planes_of(i, known, (slopes or {}).get(i))
         return found

@@ -20,7 +20,6 @@ from tangency.models.network import Network
 from tangency.models.structure import Structure
 from tangency.verify.bounds.search.planes import Planes
 from tangency.verify.bounds.search.walk import Rows, Set, back, begin, least, shared_start
-from tangency.verify.rigorous.schedule import ancestors
 
 __all__ = ["Plan", "Tasks", "bucket", "compiled", "plan", "tasks_of"]
 
@@ -75,7 +74,7 @@ def bucket(samples: int) -> int:
 def plan(network: Network, target: int, count: int, *, upper: bool, spec: bool) -> Plan:
     """How ``count`` rows a sample are cut into tasks."""
     nodes = network.structure.nodes
-    path = ancestors(network, [target])
+    path = network.structure.ancestors([target])
     width = max(prod(nodes[i].shape) for i in path)
     sides = 2 if upper else 1
     most = max(1, min(ROWS, CACHE // max(width, 1)) // sides)
