@@ -39,8 +39,9 @@ from tangency.models.ops import (
     Subtract,
     jax_backend,
 )
-from tangency.models.ops.base import normalise_axis, same_rank
+from tangency.models.ops.base import normalise_axis
 from tangency.models.structure import Structure
+from tangency.verify.bounds.search import intervals as estimates
 from tangency.verify.training.ranges import activation_range
 
 __all__ = ["Pair", "interval_walk", "magnitudes"]
@@ -96,6 +97,8 @@ def step(op: Op, params: Params, *xs: Pair) -> Pair:
     """Bounds of one op from those of its inputs."""
     if type(op) in _RULES:
         return _RULES[type(op)](op, params, *xs)
+    if isinstance(op, (Prelu, Product, Select, Subtract)):
+        return estimates.step(jax_backend(), op, params, xs)
     if op.affine or isinstance(op, RISING):  # what is left of the affine ops moves and averages
         ends = zip(*xs, strict=True) if xs else ((), ())
         low, high = (op.apply(jax_backend(), params, *end) for end in ends)
@@ -121,32 +124,8 @@ def _matrix(op: Op, params: Params, x: Pair) -> Pair:
     return centre - radius, centre + radius
 
 
-def _subtract(op: Op, params: Params, x: Pair, y: Pair) -> Pair:
-    backend = jax_backend()
-    return op.apply(backend, params, x[0], y[1]), op.apply(backend, params, x[1], y[0])
-
-
 def _activate(op: Activate, params: Params, x: Pair) -> Pair:
     return activation_range(op.activation, *x)
-
-
-def _prelu(op: Prelu, params: Params, x: Pair) -> Pair:
-    import jax.numpy as jnp
-
-    ends = [op.apply(jax_backend(), params, end) for end in x]
-    across = (x[0] < 0) & (x[1] > 0)  # the kink, where the value is zero, may lie lowest
-    low = jnp.minimum(*ends)
-    return jnp.where(across, jnp.minimum(low, 0.0), low), jnp.maximum(*ends)
-
-
-def _product(op: Product, params: Params, x: Pair, y: Pair) -> Pair:
-    import jax.numpy as jnp
-
-    corners = [op.apply(jax_backend(), params, a, b) for a in x for b in y]
-    low, high = corners[0], corners[0]
-    for corner in corners[1:]:
-        low, high = jnp.minimum(low, corner), jnp.maximum(high, corner)
-    return low, high
 
 
 def _matmul(op: MatMul, params: Params, x: Pair, y: Pair) -> Pair:
@@ -158,17 +137,6 @@ def _matmul(op: MatMul, params: Params, x: Pair, y: Pair) -> Pair:
     radius = op.apply(backend, params, jnp.abs(xc) + xr, yr)
     radius = radius + op.apply(backend, params, xr, jnp.abs(yc))
     return centre - radius, centre + radius
-
-
-def _select(op: Select, params: Params, x: Pair, y: Pair, a: Pair, b: Pair) -> Pair:
-    import jax.numpy as jnp
-
-    x_low, x_high, y_low, y_high, a_low, a_high, b_low, b_high = same_rank(*x, *y, *a, *b)
-    always = x_low > y_high if op.strict else x_low >= y_high
-    never = x_high <= y_low if op.strict else x_high < y_low
-    low = jnp.where(always, a_low, jnp.where(never, b_low, jnp.minimum(a_low, b_low)))
-    high = jnp.where(always, a_high, jnp.where(never, b_high, jnp.maximum(a_high, b_high)))
-    return low, high
 
 
 def _softmax(op: Softmax, params: Params, x: Pair) -> Pair:
@@ -195,10 +163,6 @@ _RULES: dict[type[Op], Rule] = {
     ConvTranspose: _matrix,
     Dense: _matrix,
     MatMul: _matmul,
-    Prelu: _prelu,
-    Product: _product,
     Scale: _matrix,
-    Select: _select,
     Softmax: _softmax,
-    Subtract: _subtract,
 }
