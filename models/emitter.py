@@ -9,6 +9,7 @@ graph. What comes out is the graph of one sample.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.errors import InputError, UnsupportedError
+from tangency.models.gains import Gains
 from tangency.models.network import Network
 from tangency.models.ops import Constant, Input, Op, Reshape, Shape
 from tangency.models.ops.base import normalise_axis
@@ -60,6 +62,9 @@ class Emitter:
         self.inputs: list[int] = []
         self.weights: dict[str, np.ndarray] = {}
         self._trainable: dict[str, bool] = {}
+        self._named: dict[str, str] = {}
+        #: How weights depend on the model's parameters, where an importer has noted it.
+        self.gains = Gains()
         self._names: dict[str, int] = {}
         #: Name that the next nodes take, set by importers to the layer being read.
         self.scope = ""
@@ -83,6 +88,7 @@ class Emitter:
             n += 1
             key = f"{base}#{n}"
         self.weights[key] = array
+        self._named[key] = base
         self._trainable[key] = self._trainable.get(key, False) or trainable
         return key
 
@@ -225,8 +231,17 @@ class Emitter:
             raise UnsupportedError("the output does not depend on any input of the model")
         order = sorted(needed)
         place = {old: new for new, old in enumerate(order)}
+        learnt = {p.key for i in order for p in self.nodes[i].params if p.trainable}
+        gains = self.gains.settled(Counter(self._named[key] for key in learnt))
         nodes = tuple(
-            replace(self.nodes[i], inputs=tuple(place[j] for j in self.nodes[i].inputs))
+            replace(
+                self.nodes[i],
+                inputs=tuple(place[j] for j in self.nodes[i].inputs),
+                params=tuple(
+                    replace(p, gain=gains[self._named[p.key]]) if p.key in learnt else p
+                    for p in self.nodes[i].params
+                ),
+            )
             for i in order
         )
         structure = Structure(

@@ -89,7 +89,7 @@ def save(network: Network, path: str | Path) -> None:
                 "op": encode_op(n.op),
                 "inputs": n.inputs,
                 "shape": n.shape,
-                "params": [[p.role, p.key, p.shape, p.trainable] for p in n.params],
+                "params": [_param(p) for p in n.params],
             }
             for n in structure.nodes
         ],
@@ -138,7 +138,7 @@ def load(path: str | Path) -> Network:
                 decode_op(n["op"]),
                 tuple(n["inputs"]),
                 tuple(n["shape"]),
-                tuple(Param(role, key, tuple(shape), t) for role, key, shape, t in n["params"]),
+                tuple(Param(role, key, tuple(s), *rest) for role, key, s, *rest in n["params"]),
             )
             for n in header["nodes"]
         )
@@ -154,3 +154,8 @@ def load(path: str | Path) -> Network:
     if network.hash != header.get("hash"):
         raise InputError(f"{path}: damaged: its weights do not have the hash written in it")
     return network
+
+
+def _param(p: Param) -> list[Any]:
+    """A parameter's entry; its gain is written where it is not 1."""
+    return [p.role, p.key, p.shape, p.trainable, *(() if p.gain == 1.0 else (p.gain,))]

@@ -29,12 +29,18 @@ class Param:
         Its shape.
     trainable : bool
         Whether training changes it: False for running statistics, masks and constants.
+    gain : float or None
+        The weight is this number times entries of the model's own parameters that no other weight
+        holds: 1 where it is a parameter, 0.5 where the model computes ``a / 2`` from its a. None
+        where it is computed in another way or shares its entries with a weight of other shape, so
+        that derivatives by the weight are none by the parameters.
     """
 
     role: str
     key: str
     shape: Shape
     trainable: bool = True
+    gain: float | None = 1.0
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def from_jax(
     params : pytree, optional
         The parameters; a weight is called by its path, ``"layers.0.weight"``. Leaves under
         ``"batch_stats"`` are not trainable, all others are. A weight that the model computes from
-        several parameters stands under the name of the first trainable one.
+        its parameters stands under the name of the first trainable one, and its ``Param.gain``
+        says how it depends on them.
     batch_axis : int or None
         Axis of the inputs and outputs that counts samples; None for a model of one sample, such
         as an equinox module.
@@ -169,6 +170,7 @@ def _written(
 ) -> Network:
     """The network of a jaxpr."""
     from tangency.models.importers.jaxpr import rules
+    from tangency.models.importers.jaxpr.descent import note_descent
     from tangency.models.importers.jaxpr.flatten import Flattener
     from tangency.models.importers.jaxpr.recognise import recognise
     from tangency.models.importers.jaxpr.terms import Const, Ref, Var
@@ -191,6 +193,7 @@ def _written(
     values = [builder.input(s, name=n) for s, n in zip(shapes, names, strict=True)]
     emitter = rules.Emitter(builder, eqns, outputs)
     ends = emitter.run(zip(inputs, values, strict=True))
+    note_descent(builder.gains, eqns, outputs)
     return builder.finish(ends, source="jax")
 
 

@@ -20,6 +20,7 @@ from tangency.models.importers.torch_example import (
     run_once,
 )
 from tangency.models.importers.torch_ops import Const, Missing, Reader, Truth
+from tangency.models.importers.torch_parametrized import parametrized_names
 from tangency.models.importers.torch_trace import Walk
 from tangency.models.network import Network
 
@@ -97,7 +98,8 @@ def from_torch(
         run_once(callable_, inputs)
         if program is None or not _takes(program, inputs):
             program = _export(callable_, inputs, name)
-        network = _graph(program, inputs, dtype, batch_axis, source=name)
+        computed = frozenset() if exported else parametrized_names(module)
+        network = _graph(program, inputs, dtype, batch_axis, computed, source=name)
         if check:
             reference = _reference(callable_, batch_axis)
             check_import(network, reference, batched=batch_axis is not None)
@@ -137,12 +139,18 @@ def _export(module: Any, inputs: list[Any], name: str) -> Any:
 
 
 def _graph(
-    program: Any, inputs: list[Any], dtype: str, batch_axis: int | None, *, source: str
+    program: Any,
+    inputs: list[Any],
+    dtype: str,
+    batch_axis: int | None,
+    computed: frozenset[str],
+    *,
+    source: str,
 ) -> Network:
     import torch
 
     builder = Builder(dtype, batched=batch_axis is not None)
-    reader, held = Reader(builder), {}
+    reader, held = Reader(builder, computed=computed), {}
     given: list[Any] = []
     shapes = iter(inputs)
     for spec in program.graph_signature.input_specs:

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["fix_parametrized"]
+__all__ = ["fix_parametrized", "parametrized_names"]
+
+
+def parametrized_names(module: Any) -> frozenset[str]:
+    """Paths of the tensors that the module's parametrisations compute."""
+    from torch.nn.utils import parametrize
+
+    return frozenset(
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if parametrize.is_parametrized(part)
+        for name in part.parametrizations
+    )
 
 
 def fix_parametrized(module: Any) -> None:

@@ -20,6 +20,7 @@ from tangency.models.ops import Conv, Dense, jax_backend
 from tangency.models.structure import Node, Structure
 from tangency.theory.ntk.channels import channelwise
 from tangency.theory.ntk.contraction import Site, cheaper, footprint, site_gradient
+from tangency.theory.ntk.gains import parameter_gains
 from tangency.theory.ntk.jax_algebra import jax_algebra
 from tangency.theory.ntk.patches import patches
 
@@ -59,6 +60,7 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
     """Choose for every site the cheaper way: see :func:`.contraction.cheaper`."""
     uses = Counter(p.key for node in structure.nodes for p in node.params)
     live = set(structure.ancestors(structure.outputs))
+    gains = parameter_gains(structure)
     apart = channelwise(structure) if outputs != "project" and k > 1 else frozenset()
     pairs, channels, sites, numbers, work, held = [], [], [], 0, 0, set()
     for i, node in enumerate(structure.nodes):
@@ -70,6 +72,8 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
         work += sizes[0] * sizes[1]
         if any(uses[p.key] > 1 for p in roles.values()):
             continue
+        if "bias" in roles and gains[roles["bias"].key] != 1.0:
+            continue  # a pair has one factor, and a bias enters it as an input of one
         if i in apart and sizes[0] > 1:
             channels.append(i)
             numbers += sizes[2] * (sizes[1] + 1 + k)
@@ -124,7 +128,7 @@ def extract(
     import jax
     import jax.numpy as jnp
 
-    backend, n = jax_backend(), x.shape[0]
+    backend, n, gains = jax_backend(), x.shape[0], parameter_gains(structure)
     live = set(structure.ancestors(structure.outputs))
     wanted = set(plan.keys)
     gradients = [
@@ -156,19 +160,24 @@ def extract(
     for i in plan.pairs:
         node = structure.nodes[i]
         a = jnp.broadcast_to(values[node.inputs[0]], (n, *structure.nodes[node.inputs[0]].shape))
-        held.append(_pair(node, a, cotangents[i]))
+        held.append(_pair(node, a * _gain(node, gains), cotangents[i]))
     for i in plan.channels:
         node = structure.nodes[i]
         a = jnp.broadcast_to(values[node.inputs[0]], (n, *structure.nodes[node.inputs[0]].shape))
         bias = any(p.role == "bias" and p.trainable for p in node.params)
-        held.append(_channel(*_pair(node, a, cotangents[i]), bias))
+        held.append(_channel(*_pair(node, a * _gain(node, gains), cotangents[i]), bias))
     sums: dict[str, Any] = {}
     for i in gradients:
         node = structure.nodes[i]
         args = [jnp.broadcast_to(values[j], (n, *structure.nodes[j].shape)) for j in node.inputs]
         for key, g in _gradients(node, weights, args, cotangents[i], wanted).items():
             sums[key] = sums[key] + g if key in sums else g
-    return held + [(sums[key],) for key in plan.keys]
+    return held + [(sums[key] * gains[key],) for key in plan.keys]
+
+
+def _gain(node: Node, gains: dict[str, float]) -> float:
+    """That of a node's weight."""
+    return next(gains[p.key] for p in node.params if p.role == "weight")
 
 
 def _pair(node: Node, a: Any, b: Any) -> tuple[Any, Any]:

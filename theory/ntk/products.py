@@ -16,6 +16,7 @@ from tangency.models.network import Network, precision
 from tangency.models.ops import jax_backend
 from tangency.models.structure import Structure
 from tangency.theory.ntk.empirical import front_end
+from tangency.theory.ntk.gains import parameter_gains
 from tangency.theory.ntk.jax_kernel import JaxModel
 
 __all__ = ["JaxProducts", "NTKOperator"]
@@ -87,9 +88,10 @@ class NTKOperator:
 
 
 class JaxProducts:
-    """J^T v and J u of a Network, compiled once for each structure."""
+    """J^T v and J u of a Network in its parameters, compiled once for each structure."""
 
     def __init__(self, network: Network) -> None:
+        self._gains = parameter_gains(network.structure)
         trainable = set(network.structure.trainable)
         self._dtype = network.dtype
         self._wanted = {k: w for k, w in network.weights.items() if k in trainable}
@@ -101,17 +103,20 @@ class JaxProducts:
         import jax
 
         with precision(self._dtype):
-            u = self._back(self._wanted, self._fixed, x, v)
+            u = self._times_gain(self._back(self._wanted, self._fixed, x, v))
             return u if total is None else jax.tree.map(lambda a, b: a + b, total, u)
 
     def forth(self, x: Any, u: Any) -> np.ndarray:
         """``J(x) u`` (n, K)."""
         with precision(self._dtype):
-            return np.asarray(self._forth(self._wanted, self._fixed, x, u))
+            return np.asarray(self._forth(self._wanted, self._fixed, x, self._times_gain(u)))
 
     def tangent(self, moved: dict[str, np.ndarray]) -> Any:
-        """A direction in the weights, for :meth:`forth`."""
-        return moved
+        """A direction in the weights as one in the parameters, for :meth:`forth`."""
+        return {k: w if self._gains[k] == 1 else w / self._gains[k] for k, w in moved.items()}
+
+    def _times_gain(self, u: Any) -> Any:
+        return {k: w if self._gains[k] == 1 else w * self._gains[k] for k, w in u.items()}
 
     def value(self, x: Any, weights: dict[str, np.ndarray] | None = None) -> np.ndarray:
         """Outputs (n, K), of other weights where given."""

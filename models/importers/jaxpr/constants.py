@@ -11,7 +11,7 @@ from tangency.models.importers.jaxpr.evaluate import ELEMENTWISE
 from tangency.models.importers.jaxpr.terms import Const
 from tangency.models.ops import Shape
 
-__all__ = ["as_array", "fold"]
+__all__ = ["apply", "as_array", "fold"]
 
 _RANDOM = ("random_bits", "random_gamma", "threefry", "rng_")
 
@@ -38,7 +38,7 @@ def fold(
     keyed = [c for c in inputs if c.key is not None]
     chosen = next((c for c in keyed if c.trainable), keyed[0] if keyed else None)
     key, trainable = (chosen.key, chosen.trainable) if chosen else (None, False)
-    arrays = _compute(primitive, params, inputs, shapes[0])
+    arrays = apply(primitive, params, inputs, shapes[0])
     origin = (primitive.name, params, tuple(inputs))
     drawn = primitive.name.startswith(_RANDOM) or any(c.drawn for c in inputs)
     return [
@@ -47,9 +47,10 @@ def fold(
     ]
 
 
-def _compute(
+def apply(
     primitive: Any, params: dict[str, Any], inputs: Sequence[Const], shape: Shape
 ) -> list[Any]:
+    """The arrays of a primitive's results, of repeated tensors in small form."""
     name = primitive.name
     if name == "broadcast_in_dim" and len(inputs) == 1:
         small = inputs[0].array

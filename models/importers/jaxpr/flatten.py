@@ -181,7 +181,8 @@ class Flattener:
         shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
         if isinstance(x, Const):
             array = x.full()[(slice(None),) * axis + (slice(start, stop),)]
-            return Const(array, shape, x.key, x.trainable, drawn=x.drawn)
+            made = ("slice", {"axis": axis, "start": start, "stop": stop}, (x,))
+            return Const(array, shape, x.key, x.trainable, made, x.drawn)
         lows, highs = [0] * len(shape), list(x.shape)
         lows[axis], highs[axis] = start, stop
         params = {"start_indices": tuple(lows), "limit_indices": tuple(highs), "strides": None}

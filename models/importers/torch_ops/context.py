@@ -97,21 +97,43 @@ class Reader:
         Where the graph is written.
     names : dict
         Name of a parameter by :func:`identity` of its tensor.
+    computed : set of str
+        Names of parameters that stand for ones that a parametrisation computes.
     """
 
     builder: Builder
     names: dict[Any, str] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+    _stores: dict[int, str] = field(default_factory=dict)
 
     def enter(self, name: str, tensor: Any) -> None:
         """Remember a parameter or buffer, and its transpose if it is a matrix."""
         if tensor.numel():
+            self._stores.setdefault(tensor.untyped_storage().data_ptr(), name)
             self.names.setdefault(identity(tensor), name)
         if tensor.numel() and tensor.ndim == 2:
             self.names.setdefault(identity(tensor.t()), f"{name}.T")
 
     def key(self, const: Const, role: str) -> str:
         """Key for a constant: the module's own name of it, or the layer's with the role."""
-        return self.names.get(identity(const.tensor)) or f"{self.builder.scope}.{role}"
+        key = self.names.get(identity(const.tensor)) or f"{self.builder.scope}.{role}"
+        if const.trainable:
+            self._note(key, const.tensor)
+        return key
+
+    def _note(self, key: str, tensor: Any) -> None:
+        """Which entries of a parameter a weight holds: views show it by their memory."""
+        store = tensor.untyped_storage()
+        name = self._stores.get(store.data_ptr())
+        if name is None or key in self.computed:
+            self.builder.gains.computed(key)
+            return
+        whole = self.builder.gains.entries(name, (store.nbytes() // tensor.element_size(),))
+        steps = [s * whole.itemsize for s in tensor.stride()]
+        start = whole[tensor.storage_offset() :]
+        self.builder.gains.note(
+            key, np.lib.stride_tricks.as_strided(start, tuple(tensor.shape), steps, writeable=False)
+        )
 
     def array(self, const: Const) -> np.ndarray:
         """The constant as an array that fits the network's dtype; 0-d numbers are weakly typed."""
