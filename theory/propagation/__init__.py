@@ -10,6 +10,7 @@ from tangency.theory.propagation.criticality import (
 )
 from tangency.theory.propagation.datasheet import Datasheet, datasheet
 from tangency.theory.propagation.datasheets import write_datasheets
+from tangency.theory.propagation.differential import DifferentialEnsemble, sample_dntk
 from tangency.theory.propagation.ensembles import (
     Ensemble,
     orthogonal_weights,
@@ -22,6 +23,13 @@ from tangency.theory.propagation.features import (
     linear_feature_limit,
 )
 from tangency.theory.propagation.finite_width import FiniteWidth, finite_width
+from tangency.theory.propagation.information import (
+    AspectRatio,
+    mixture_information,
+    optimal_aspect_ratio,
+    output_information,
+    vertex_growth,
+)
 from tangency.theory.propagation.maps import DepthMap
 from tangency.theory.propagation.parametrisation import Parametrisation, parametrisation
 from tangency.theory.propagation.residual import (
@@ -33,9 +41,11 @@ from tangency.theory.propagation.residual import (
 from tangency.theory.propagation.universality import UniversalityClass, universality_class
 
 __all__ = [
+    "AspectRatio",
     "CorrelationRate",
     "Datasheet",
     "DepthMap",
+    "DifferentialEnsemble",
     "Edge",
     "Ensemble",
     "FeatureMovement",
@@ -51,13 +61,18 @@ __all__ = [
     "feature_movement",
     "finite_width",
     "linear_feature_limit",
+    "mixture_information",
+    "optimal_aspect_ratio",
     "orthogonal_weights",
+    "output_information",
     "parametrisation",
     "phase",
     "residual_flow",
+    "sample_dntk",
     "sample_ensemble",
     "sample_ntk",
     "sample_residual",
     "universality_class",
+    "vertex_growth",
     "write_datasheets",
 ]

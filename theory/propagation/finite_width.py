@@ -6,7 +6,9 @@ with ``lambda_b`` for biases and ``lambda_W / n`` for weights:
 - ``E[z_i z_j] = delta_ij (K + K1 / n)``; the connected ``E[z_i^2 z_j^2] - ... = V / n`` (i != j);
 - ``E[H_ij] = delta_ij (H + H1 / n)``;
 - ``Cov(H_ij, H_kl) = (d_ij d_kl A + d_ik d_jl B + d_il d_jk B) / n``;
-- ``Cov(z_i z_j, H_kl) = (d_ij d_kl D + d_ik d_jl F + d_il d_jk F) / n``.
+- ``Cov(z_i z_j, H_kl) = (d_ij d_kl D + d_ik d_jl F + d_il d_jk F) / n``;
+- ``E[dH_ijk z_l] = (d_il d_jk P + d_ij d_kl Q + d_ik d_jl Q) / n`` for the differential ``dH`` of
+  the tangent kernel, whose first index is the neuron that is differentiated twice.
 
 With ``O = lambda_W phi^2 + C_W H phi'^2``, primes for ``d/dK`` of averages:
 
@@ -19,13 +21,19 @@ With ``O = lambda_W phi^2 + C_W H phi'^2``, primes for ``d/dK`` of averages:
          + \langle O^2\rangle - \langle O\rangle^2, \\
    B' &= \chi_\perp^2 B + C_W^2 H^2 \langle\phi'^4\rangle, \\
    H1' &= \chi_\perp H1 + \langle O\rangle' K1 + \tfrac12 \langle O\rangle'' V
-         + C_W \langle\phi'^2\rangle' (D + 2F).
+         + C_W \langle\phi'^2\rangle' (D + 2F), \\
+   P' &= \chi_\parallel \chi_\perp P + C_W^2 H^2 \langle\phi \phi'^2 \phi''\rangle
+         + C_W \chi_\perp \langle\phi \phi''\rangle B, \\
+   Q' &= \chi_\parallel \chi_\perp Q + C_W^2 H^2 \langle\phi \phi'^2 \phi''\rangle
+         + C_W \chi_\parallel \langle\phi'^2\rangle' H F + \lambda_W F' / C_W.
 
 Derived here by conditioning on the layer before, and tested against networks drawn at random.
+Averages with ``phi''`` are integrated by parts: of a kink they hold what smoothed ones tend to.
 
 References
 ----------
-Roberts, Yaida, Hanin, "The Principles of Deep Learning Theory", arXiv 2106.10165, chapters 4, 8.
+Roberts, Yaida, Hanin, "The Principles of Deep Learning Theory", arXiv 2106.10165, chapters 4, 8
+and 11.
 """
 
 from __future__ import annotations
@@ -37,7 +45,7 @@ import numpy as np
 
 from tangency.models.activations import Activation
 from tangency.models.errors import InputError, UnsupportedError
-from tangency.theory.propagation.gauss import Array, averages
+from tangency.theory.propagation.gauss import Array, average_slopes, averages
 from tangency.theory.propagation.maps import DepthMap
 
 __all__ = ["FiniteWidth", "finite_width"]
@@ -58,6 +66,8 @@ class FiniteWidth:
         ``H`` and ``H1``.
     a, b, d, f : arrays
         The fluctuations ``A, B, D, F`` of the tangent kernel.
+    p, q : arrays
+        The correlations ``P`` and ``Q`` of its differential with the preactivations.
     """
 
     activation: Activation
@@ -70,6 +80,8 @@ class FiniteWidth:
     b: Array
     d: Array
     f: Array
+    p: Array
+    q: Array
 
     @property
     def normalised_vertex(self) -> Array:
@@ -138,14 +150,14 @@ def finite_width(
     if first_ntk is None:
         first_ntk = ntk_bias + ntk_weight * max(variance - c_b, 0.0) / c_w
     now = {"k": variance, "h": first_ntk} | dict.fromkeys(
-        ("k1", "v", "h1", "a", "b", "d", "f"), 0.0
+        ("k1", "v", "h1", "a", "b", "d", "f", "p", "q"), 0.0
     )
     rows = [now]
     for _ in range(depth - 1):
         now = _next(record, now, c_w, c_b, ntk_weight, ntk_bias)
         rows.append(now)
     table = {key: np.array([row[key] for row in rows]) for key in now}
-    names = ("k", "k1", "v", "h", "h1", "a", "b", "d", "f")
+    names = ("k", "k1", "v", "h", "h1", "a", "b", "d", "f", "p", "q")
     return FiniteWidth(record, *(table[name] for name in names))
 
 
@@ -161,11 +173,15 @@ def _next(
     (g, e, gg, ge, ee), (g1, e1, *_), (g2, e2, *_) = (
         (float(x) for x in row) for row in averages(record, s["k"], functionals, 2)
     )
+    cubes = float(average_slopes(record, s["k"], lambda f, d: [f * d**3])[0])
+    bent, twice = (cubes - ee) / 3.0, g1 - e  # <phi phi'^2 phi''> and <phi phi''>
     along, across, h, v = c_w * g1, c_w * e, s["h"], s["v"]
     slope = weight * g1 + c_w * h * e1  # of <O> in K
     bend = weight * g2 + c_w * h * e2
     spread = weight**2 * (gg - g * g) + 2.0 * weight * c_w * h * (ge - g * e)
     spread += (c_w * h) ** 2 * (ee - e * e)
+    kept = (c_w * h) ** 2 * bent
+    crossed = along**2 * s["f"] + c_w**2 * h * ge
     mixed = weight * (gg - g * g) + c_w * h * (ge - g * e)
     return {
         "k": c_b + c_w * g,
@@ -179,5 +195,10 @@ def _next(
         "a": across**2 * s["a"] + 2.0 * across * slope * s["d"] + slope**2 * v + spread,
         "b": across**2 * s["b"] + (c_w * h) ** 2 * ee,
         "d": along * across * s["d"] + along * slope * v + c_w * mixed,
-        "f": along**2 * s["f"] + c_w**2 * h * ge,
+        "f": crossed,
+        "p": along * across * s["p"] + kept + c_w * across * twice * s["b"],
+        "q": along * across * s["q"]
+        + kept
+        + c_w * along * e1 * h * s["f"]
+        + weight / c_w * crossed,
     }
