@@ -1,7 +1,8 @@
 """Blocked Cholesky factorisation in place, of a matrix that may lie in host memory or on disk.
 
 Left-looking: a column panel is brought to the device, updated with the finished panels to its left
-one by one, factorised and written back. What is on the device at once are two panels, whatever n.
+one by one, factorised and written back. While one finished panel is multiplied the next is read.
+What is on the device at once are three panels of ``block`` columns, and one block, whatever n.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.gpu.ahead import read_ahead
 from tangency.gpu.errors import PlanError
 
 __all__ = ["cholesky", "cholesky_solve"]
@@ -22,7 +24,7 @@ def cholesky(matrix: Any, *, block: int = 4096, ridge: float = 0.0, xp: Any = np
 
     Parameters
     ----------
-    matrix : (n, n) array of NumPy, memory map or zarr array
+    matrix : (n, n) array of NumPy, of ``xp``, memory map or zarr array
         Its strict upper triangle is not read and not changed.
     block : int
         Columns of a panel.
@@ -43,25 +45,29 @@ def cholesky(matrix: Any, *, block: int = 4096, ridge: float = 0.0, xp: Any = np
     n = matrix.shape[0]
     if tuple(matrix.shape) != (n, n) or block < 1:
         raise PlanError(f"a Cholesky factor of a matrix {matrix.shape} with block = {block}")
+    inside = isinstance(matrix, xp.ndarray)  # on the device, or NumPy's anyhow
+    home = xp if inside else np
     for k in range(0, n, block):
         stop = min(k + block, n)
+        m = stop - k
         panel = xp.array(matrix[k:, k:stop])  # a copy: the matrix changes at the end alone
-        diagonal = xp.arange(stop - k)
+        diagonal = xp.arange(m)
         panel[diagonal, diagonal] += ridge
-        for j in range(0, k, block):
-            done = xp.asarray(matrix[k:, j : min(j + block, n)])
-            panel -= done @ done[: stop - k].T
-        square = panel[: stop - k]
-        lower = _factor(square, k, xp)
-        panel[: stop - k] = lower
+        finished = [(slice(k, n), slice(j, j + block)) for j in range(0, k, block)]
+        for done in read_ahead(matrix, finished, xp):
+            top = done[:m].T
+            for i in range(0, n - k, block):  # by strips: a product of their size is held beside
+                panel[i : i + block] -= done[i : i + block] @ top
+        lower = _factor(panel[:m], k, xp)
+        panel[:m] = lower
         if stop < n:
-            panel[stop - k :] = _solve_right(lower, panel[stop - k :], xp)
-        host = panel if xp is np else xp.asnumpy(panel)
+            panel[m:] = _solve_right(lower, panel[m:], xp)
+        host = panel if inside or xp is np else xp.asnumpy(panel)
         if stop < n:
-            matrix[stop:, k:stop] = host[stop - k :]
+            matrix[stop:, k:stop] = host[m:]
         # The upper triangle of the block on the diagonal stays as it was.
-        corner = np.array(matrix[k:stop, k:stop])
-        matrix[k:stop, k:stop] = np.tril(host[: stop - k]) + np.triu(corner, 1)
+        corner = home.array(matrix[k:stop, k:stop])
+        matrix[k:stop, k:stop] = home.tril(host[:m]) + home.triu(corner, 1)
     return matrix
 
 
@@ -70,32 +76,42 @@ def cholesky_solve(factor: Any, right: Any, *, block: int = 4096, xp: Any = np) 
 
     Parameters
     ----------
-    factor : (n, n) array, memory map or zarr array
+    factor : (n, n) array of NumPy, of ``xp``, memory map or zarr array
     right : (n,) or (n, m) array
+
+    Returns
+    -------
+    array of ``xp``, in the type of the factor
     """
     n = factor.shape[0]
-    x = xp.array(right, dtype=factor.dtype)
-    starts = range(0, n, block)
-    for k in starts:
-        stop = min(k + block, n)
-        panel = xp.asarray(factor[k:, k:stop])
-        x[k:stop] = _triangular(panel[: stop - k], x[k:stop], False, xp)
-        x[stop:] -= panel[stop - k :] @ x[k:stop]
-    for k in reversed(starts):
-        stop = min(k + block, n)
-        panel = xp.asarray(factor[k:, k:stop])
-        x[k:stop] -= panel[stop - k :].T @ x[stop:]
-        x[k:stop] = _triangular(panel[: stop - k], x[k:stop], True, xp)
+    x = xp.array(xp.asarray(right), dtype=factor.dtype)
+    panels = [(slice(k, n), slice(k, min(k + block, n))) for k in range(0, n, block)]
+    for (_, here), panel in zip(panels, read_ahead(factor, panels, xp), strict=True):
+        m = here.stop - here.start
+        x[here] = _triangular(panel[:m], x[here], False, xp)
+        x[here.stop :] -= panel[m:] @ x[here]
+    panels.reverse()
+    for (_, here), panel in zip(panels, read_ahead(factor, panels, xp), strict=True):
+        m = here.stop - here.start
+        x[here] -= panel[m:].T @ x[here.stop :]
+        x[here] = _triangular(panel[:m], x[here], True, xp)
     return x
 
 
 def _factor(square: Array, first: int, xp: Any) -> Array:
     """The factor of one block; NumPy and CuPy read its lower triangle alone."""
     try:
-        lower = xp.linalg.cholesky(square)
+        if xp is np:
+            lower = xp.linalg.cholesky(square)
+        else:
+            import cupyx
+
+            # By itself CuPy does not ask cuSOLVER, which leaves the block half factorised.
+            with cupyx.errstate(linalg="raise"):
+                lower = xp.linalg.cholesky(square)
     except np.linalg.LinAlgError as error:
         raise _indefinite(first, len(square)) from error
-    if not bool(xp.isfinite(lower).all()):  # CuPy's answer where NumPy raises
+    if not bool(xp.isfinite(lower).all()):
         raise _indefinite(first, len(square))
     return lower
 

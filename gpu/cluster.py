@@ -18,7 +18,8 @@ import numpy as np
 
 from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.gradients import Solution, solve
-from tangency.gpu.tiles import open_store, tile_slices
+from tangency.gpu.stores import open_store
+from tangency.gpu.tiles import tile_slices
 
 __all__ = ["gram_on_cluster", "ridge_on_cluster", "run_manifest"]
 

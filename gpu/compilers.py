@@ -7,6 +7,7 @@ cubin counts them; what one layer of one entry costs is the difference between t
 from __future__ import annotations
 
 import ctypes
+import functools
 import glob
 import shutil
 import struct
@@ -67,6 +68,11 @@ def cost_by_nvcc(source: str, kernel: str, arch: str, *, defines: tuple[str, ...
     DeviceError
         If there is no nvcc, or it refuses the source.
     """
+    return _cost(_cubin_by_nvcc(source, arch, defines), kernel)
+
+
+@functools.lru_cache(maxsize=2)
+def _cubin_by_nvcc(source: str, arch: str, defines: tuple[str, ...]) -> bytes:
     path = nvcc()
     if path is None:
         raise DeviceError("nvcc is not installed: the CUDA toolkit has it")
@@ -82,11 +88,16 @@ def cost_by_nvcc(source: str, kernel: str, arch: str, *, defines: tuple[str, ...
         )
         if done.returncode:
             raise DeviceError(f"nvcc refused the kernel source: {done.stderr[:2000]}")
-        return _cost(cubin.read_bytes(), kernel)
+        return cubin.read_bytes()
 
 
 def cost_by_nvrtc(source: str, kernel: str, arch: str, *, defines: tuple[str, ...] = ()) -> Cost:
     """As :func:`cost_by_nvcc`, by the library that CuPy uses; no driver is needed."""
+    return _cost(_cubin_by_nvrtc(source, arch, defines), kernel)
+
+
+@functools.lru_cache(maxsize=2)
+def _cubin_by_nvrtc(source: str, arch: str, defines: tuple[str, ...]) -> bytes:
     path = nvrtc()
     if path is None:
         raise DeviceError("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
@@ -99,7 +110,7 @@ def cost_by_nvrtc(source: str, kernel: str, arch: str, *, defines: tuple[str, ..
         if library.nvrtcCompileProgram(program, len(options), array):
             log = _bytes_of(library, program, "ProgramLog")
             raise DeviceError(f"NVRTC refused the kernel source: {log[:2000].decode()}")
-        return _cost(_bytes_of(library, program, "CUBIN"), kernel)
+        return _bytes_of(library, program, "CUBIN")
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -123,12 +134,22 @@ def _cost(cubin: bytes, kernel: str) -> Cost:
     if text is None:
         raise DeviceError(f"the cubin has no kernel {kernel!r}")
     info = by_name[".nv.info"]
-    told = _attributes(cubin[info[4] : info[4] + info[5]])
+    told = _attributes(cubin[info[4] : info[4] + info[5]], _symbol(cubin, by_name, kernel))
     return Cost(told[_REGISTERS], told[_FRAME], text[5] // _INSTRUCTION)
 
 
-def _attributes(info: bytes) -> dict[int, int]:
-    """Attributes of a cubin with one kernel: a head of 4 bytes, then a symbol and a number."""
+def _symbol(cubin: bytes, sections: dict[str, Any], name: str) -> int:
+    """The number of a symbol: attributes of all kernels of a program stand in one section."""
+    table, names = sections[".symtab"], sections[".strtab"][4]
+    for number, at in enumerate(range(table[4], table[4] + table[5], 24)):
+        begin = names + struct.unpack_from("<I", cubin, at)[0]
+        if cubin[begin : cubin.index(b"\0", begin)].decode() == name:
+            return number
+    raise DeviceError(f"the cubin has no symbol {name!r}")
+
+
+def _attributes(info: bytes, symbol: int) -> dict[int, int]:
+    """Attributes of one kernel: a head of 4 bytes, then a symbol and a number."""
     found: dict[int, int] = {}
     at = 0
     while at < len(info):
@@ -136,7 +157,7 @@ def _attributes(info: bytes) -> dict[int, int]:
         at += 4
         if form != _SIZED:  # the number is the head's own
             continue
-        if size == 8:
+        if size == 8 and struct.unpack_from("<I", info, at)[0] == symbol:
             found[key] = struct.unpack_from("<II", info, at)[1]
         at += size
     return found

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.gpu.bands import band_tiles
 from tangency.gpu.engines import Engine, engine_for
 from tangency.gpu.errors import PlanError
 from tangency.gpu.plans import Layer, checked
@@ -145,24 +146,44 @@ class DenseKernel:
         )  # fmt: skip
         self.engine.dense(self.source, task, (rows, columns))
 
-    def tiles(self, x1: Any, x2: Any = None, *, get: str = "ntk") -> Callable[..., Any]:
-        """A function ``(here, there) -> wait``, where ``wait()`` is the tile on the host.
+    def begin(
+        self,
+        left: DenseBatch,
+        right: DenseBatch | None = None,
+        *,
+        get: tuple[str, ...] | str = KINDS,
+        host: bool = True,
+    ) -> Callable[[], Any]:
+        """Begin the kernel of two batches (``None``: of one with itself); what is returned waits.
 
-        As :func:`tangency.gpu.tiles.fill` takes one: the copy runs while the next is computed.
+        It hands over an array for one name, a dict of them for a tuple: copied to the host, or as
+        the device has them, where later work is in order anyhow.
         """
-        (name,) = wanted(get)
-        left = self.batch(x1)
-        right = left if x2 is None else self.batch(x2)
+        two = left if right is None else right
+        here, there = slice(0, len(left)), slice(0, len(two))
+        out = {
+            name: self.engine.xp.empty((len(left), len(two)), self.dtype) for name in wanted(get)
+        }
+        # On the diagonal of one batch a tile is its own mirror.
+        self.tile_into(left, here, two, there, out, out if right is None else None)
+        if not host:
+            return lambda: out[get] if isinstance(get, str) else out
+        waits = {name: self.engine.fetch(array) for name, array in out.items()}
+        if isinstance(get, str):
+            return waits[get]
+        return lambda: {name: wait() for name, wait in waits.items()}
 
-        def tile(here: slice, there: slice) -> Callable[[], np.ndarray[Any, Any]]:
-            shape = here.stop - here.start, there.stop - there.start
-            out = {name: self.engine.xp.empty(shape, self.dtype)}
-            # On the diagonal of one batch a tile is its own mirror.
-            mirror = {name: out[name]} if x2 is None and here == there else None
-            self.tile_into(left, here, right, there, out, mirror)
-            return self.engine.fetch(out[name])
-
-        return tile
+    def tiles(
+        self,
+        x1: Any,
+        x2: Any = None,
+        *,
+        get: tuple[str, ...] | str = "ntk",
+        memory: float | None = None,
+        host: bool = True,
+    ) -> Callable[..., Any]:
+        """A function ``(here, there) -> wait``; see :func:`tangency.gpu.bands.band_tiles`."""
+        return band_tiles(self, x1, x2, get=get, memory=memory, host=host)
 
 
 def wanted(get: tuple[str, ...] | str) -> tuple[str, ...]:

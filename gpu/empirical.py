@@ -1,10 +1,9 @@
-r"""Empirical tangent kernels on tiles: layers as products, and random projections.
+"""Empirical tangent kernels in NumPy or CuPy: what their contraction asks of arrays, random signs.
 
-For a dense layer with inputs A and backpropagated Jacobians B the kernel is
-``(A1 A2^T) o (B1 B2^T)``: two products and no gradient of a parameter. Where a layer shares its
-weights over sites, entries of both are summed over pairs of sites. Projected features are
-``G R / sqrt(k)`` of gradients G with random signs R that are generated column block by column
-block, the same on every machine, and never held whole.
+The contraction itself, sums of ``(A A^T) o (B B^T)`` over layers, is written once, in
+``tangency.theory.ntk.contraction``, for any library that has :class:`DeviceAlgebra`'s methods.
+Random signs come from a hash of their place, so that every machine and device draws the same ones
+and none are carried to a device.
 
 References
 ----------
@@ -14,86 +13,105 @@ Achlioptas, "Database-friendly random projections", JCSS 2003.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tangency.gpu.engines import Engine
 from tangency.gpu.errors import PlanError
 
-__all__ = ["accumulate", "project"]
+__all__ = ["DeviceAlgebra", "signs"]
 
 Array = Any  # of NumPy or of CuPy
 
-_COLUMNS = 4096  # parameters whose signs are drawn at once
 
-
-def accumulate(
-    out: Array, a1: Array, b1: Array, a2: Array, b2: Array, *, bias: bool = False, xp: Any = np
-) -> Array:
-    """Add one layer's part to a tile, in place.
+class DeviceAlgebra:
+    """The array operations of a contraction, on the device of an engine.
 
     Parameters
     ----------
-    out : (n1, n2) array
-    a1, a2 : (n1, [sites,] inputs), (n2, [sites,] inputs) arrays
-        What the layer is given.
-    b1, b2 : (n1, [sites,] outputs), (n2, [sites,] outputs) arrays
-        Derivatives of the network's output by what the layer gives.
-    bias : bool
-        Whether the layer has a trained bias too.
+    engine : Engine
+        From :func:`tangency.gpu.engines.engine_for`.
+    dtype : float32 or float64
+        Of the kernel.
+    """
+
+    blocks = 8  # products of thin blocks cost a BLAS little
+
+    def __init__(self, engine: Engine, dtype: Any) -> None:
+        self.engine, self.xp, self.dtype = engine, engine.xp, np.dtype(dtype)
+
+    def array(self, x: Any) -> Array:
+        """An array of any library in host memory, or one that is on the device already."""
+        return x if isinstance(x, self.xp.ndarray) else self.xp.asarray(np.asarray(x))
+
+    def host(self, x: Array) -> np.ndarray[Any, Any]:
+        """A NumPy array of the same numbers."""
+        return self.engine.fetch(x)()
+
+    def einsum(self, path: str, *arrays: Array) -> Array:
+        """Einstein summation by matrix products; CuPy takes no tensor-float ones by itself."""
+        if path == "ip,jp->ij":  # most of the work, and for small arrays most of the calls
+            return arrays[0] @ arrays[1].T
+        return self.xp.einsum(path, *arrays, optimize=True)
+
+    def each(self, function: Callable[..., Array], *arrays: Array) -> Array:
+        """Loop over the first axis."""
+        return self.xp.stack([function(*entry) for entry in zip(*arrays, strict=True)])
+
+    def same(self, left: Array, right: Array) -> Array:
+        """Whether two indices agree and train a row."""
+        both = (left[:, None, None] == right[None]) & (left[:, None, None] >= 0)
+        return both.astype(self.dtype)
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """Join along an axis."""
+        return self.xp.concatenate(list(arrays), axis)
+
+
+def signs(
+    rows: int, count: int, key: Sequence[int], *, dtype: Any = np.float32, xp: Any = np
+) -> Array:
+    """Independent +1 and -1, each a bit of a hash of its place and the key.
+
+    Parameters
+    ----------
+    rows, count : int
+        ``rows * count`` is at most 2^37: a place is a number of 32 bits, a hash 32 signs.
+    key : sequence of int
+        Not negative; another key of the same length gives other signs.
+    dtype : dtype
+    xp : module
+        NumPy or CuPy: the numbers are the same.
 
     Returns
     -------
-    ``out``
+    (rows, count) array
 
     Raises
     ------
     PlanError
-        If the shapes do not belong together.
+        For more signs than there are places.
     """
-    fits = a1.shape[:-1] == b1.shape[:-1] and a2.shape[:-1] == b2.shape[:-1]
-    if not fits or a1.ndim not in (2, 3) or out.shape != (len(a1), len(a2)):
-        raise PlanError(f"layers {a1.shape}, {b1.shape} and {a2.shape}, {b2.shape} in {out.shape}")
-    if a1.ndim == 2:
-        one = a1 @ a2.T
-        if bias:
-            one += 1
-        one *= b1 @ b2.T
-        out += one
-        return out
-    for i in range(len(a1)):  # a row at a time: pairs of sites are sites times larger
-        one = xp.tensordot(a1[i], a2, axes=(1, 2))  # (sites, n2, sites)
-        if bias:
-            one += 1
-        one *= xp.tensordot(b1[i], b2, axes=(1, 2))
-        out[i] += one.sum(axis=(0, 2))
+    words = -(-count // 32)
+    if rows * words > 2**32:
+        raise PlanError(f"{rows} x {count} signs of one key: at most 2^37")
+    one, two = np.random.SeedSequence(list(key)).generate_state(2)
+    # Two keys, so that no range of places of one key is a range of another's.
+    hashed = _mixed(_mixed(xp.arange(rows * words, dtype=np.uint32) + one) ^ two)
+    bits = xp.unpackbits(hashed.view(np.uint8)).reshape(rows, 32 * words)[:, :count]
+    out = bits.astype(dtype)
+    out *= 2
+    out -= 1
     return out
 
 
-def project(gradients: Array, count: int, *, first: int = 0, seed: int = 0, xp: Any = np) -> Array:
-    """Random features of gradients: ``E f f'^T`` is the kernel, its variance ``O(1 / count)``.
-
-    Parameters
-    ----------
-    gradients : (n, parameters) array
-        All, or those from parameter ``first`` on: features of parts add up.
-    count : int
-        Features.
-    first : int
-        A multiple of 4,096.
-    seed : int
-
-    Returns
-    -------
-    (n, count) array
-    """
-    if count < 1 or first % _COLUMNS:
-        raise PlanError(f"count = {count}, first = {first}: from 1, and a multiple of {_COLUMNS}")
-    out = xp.zeros((len(gradients), count), gradients.dtype)
-    for start in range(0, gradients.shape[1], _COLUMNS):
-        block = gradients[:, start : start + _COLUMNS]
-        generator = np.random.default_rng([seed, (first + start) // _COLUMNS])
-        signs = generator.integers(0, 2, size=(_COLUMNS, count), dtype=np.int8) * 2 - 1
-        out += block @ xp.asarray(signs[: block.shape[1]]).astype(gradients.dtype)
-    out /= np.sqrt(count)
-    return out
+def _mixed(x: Array) -> Array:
+    """A bijection of 32 bits in which every bit of x moves every bit of the result (in place)."""
+    x ^= x >> 16
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> 15
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> 16
+    return x

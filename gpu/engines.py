@@ -34,6 +34,11 @@ class Engine(Protocol):
     def images(self, source: str, arrays: tuple[Array, ...], sizes: tuple[Any, ...]) -> None:
         """Run the images kernel: pointers, then (pairs, displacements, channels, depth, share)."""
 
+    def launch(
+        self, source: str, name: str, task: ctypes.Structure, threads: int, block: int
+    ) -> None:
+        """Run ``name`` of a source, whose only argument is a structure, on so many threads."""
+
     def pointer(self, array: Array | None) -> int | None:
         """The address of an array, None for None."""
 
@@ -60,6 +65,12 @@ class HostEngine:
             *(ctypes.c_void_p(self.pointer(a)) for a in arrays),
             ctypes.c_longlong(pairs), displacements, channels, depth, real(share),
         )  # fmt: skip
+
+    def launch(
+        self, source: str, name: str, task: ctypes.Structure, threads: int, block: int
+    ) -> None:
+        """As of :class:`Engine`."""
+        getattr(build(source, folder=self.folder), f"{name}_host")(ctypes.byref(task))
 
     def pointer(self, array: Array | None) -> int | None:
         """As of :class:`Engine`."""
@@ -114,6 +125,19 @@ class CudaEngine:
         )  # fmt: skip
         grid = (-(-pairs * displacements // 4),)
         self.kernel(source, "images_kernel")(grid, (128,), (*arrays, *scalars))
+
+    def launch(
+        self, source: str, name: str, task: ctypes.Structure, threads: int, block: int
+    ) -> None:
+        """As of :class:`Engine`."""
+        if not threads:
+            return
+        blocks = -(-threads // block)
+        if blocks >= 2**31:
+            raise PlanError(f"{threads} threads in one launch: at most {block} times 2^31")
+        # The structure goes into memory of the device; it is freed behind the kernel in its stream.
+        argument = self.xp.asarray(np.frombuffer(bytes(task), np.uint8))
+        self.kernel(source, f"{name}_kernel")((blocks,), (block,), (argument,))
 
     def pointer(self, array: Array | None) -> int | None:
         """As of :class:`Engine`."""
@@ -176,4 +200,11 @@ def _cupy() -> Any:
         raise DeviceError(f"CuPy finds no CUDA driver ({error}): use device='cpu'") from error
     if count == 0:
         raise DeviceError("CuPy finds a driver and no GPU: use device='cpu'")
+    try:
+        # CuPy's wheels hold neither, and it asks for them no sooner than with the first product.
+        _ = cupy.cuda.cublas
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError) as error:
+        lost = str(error).split("\n")[0]
+        raise DeviceError(f"CuPy finds no cuBLAS or NVRTC ({lost}): {_INSTALL}") from error
     return cupy

@@ -10,7 +10,7 @@ import numpy as np
 from tangency.gpu.errors import PlanError
 from tangency.gpu.plans import Activation, Series
 
-__all__ = ["dual", "hermite_rows", "variance"]
+__all__ = ["dual", "hermite_rows", "slope_variance", "variance"]
 
 Array = Any  # of NumPy or of CuPy
 
@@ -87,3 +87,12 @@ def hermite_rows(layer: Series, q: Array) -> Array:
     for i, root in enumerate(np.sqrt(q)):
         values[i] = layer.function(root * z)
     return np.asarray((polynomials * weight) @ values.T)
+
+
+def slope_variance(layer: Series, q: Array, rows: Array) -> Array:
+    """``E phi'(sqrt(q) z)^2``: from the caller, or from the coefficients, ``sum l a_l^2 / q``."""
+    if layer.slopes is not None:
+        return np.asarray(layer.slopes(q), dtype=np.float64)
+    orders = layer.orders[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(q > 0.0, (orders * rows**2).sum(axis=0) / q, 0.0)

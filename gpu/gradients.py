@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tangency.gpu.errors import PlanError
+from tangency.gpu.tiles import one_ahead, tile_slices
 
 __all__ = ["Nystrom", "Solution", "nystrom", "solve", "tiled_product"]
 
@@ -160,14 +161,17 @@ def tiled_product(
     ----------
     compute : callable (rows, columns) -> array, or -> callable () -> array
         As of :func:`tangency.gpu.tiles.fill`; only tiles on and above the diagonal are asked for.
+        With :meth:`tangency.gpu.dense.DenseKernel.tiles` and ``host=False`` they stay on the
+        device.
+    n, tile : int
+    xp : module
+        NumPy or CuPy: of the vectors.
     """
-    from tangency.gpu.tiles import tile_slices
 
     def product(v: Array) -> Array:
         out = xp.zeros_like(v)
-        for here, there in tile_slices(n, n, tile, symmetric=True):
-            block = compute(here, there)
-            block = xp.asarray(block() if callable(block) else block)
+        for (here, there), found in one_ahead(compute, tile_slices(n, n, tile, symmetric=True)):
+            block = xp.asarray(found)
             out[here] += block @ v[there]
             if here != there:
                 out[there] += block.T @ v[here]

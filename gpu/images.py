@@ -5,9 +5,9 @@ sites, so one warp carries one of the H x W cyclic displacements through all lay
 (see ``kernels/images.cu``). With global average pooling the kernel is the mean over all of them,
 with flattening the first alone.
 
-In float32 the covariance itself is carried: relative to the float64 reference the pooled kernel is
-right to 1e-6, but a single entry whose cosine is 1 to rounding is low by up to 1e-3: take float64
-for flattened kernels of near-duplicates, and of images with themselves.
+In float32 the covariance itself is carried, and an entry whose cosine is 1 to rounding is low by up
+to 1e-3. So images with themselves go through float64. Other entries are right to 1e-6, but for
+near-duplicates: flattened by up to 1e-3, pooled by as much over the number of sites; take float64.
 
 References
 ----------
@@ -17,11 +17,13 @@ Arora et al., "On Exact Computation with an Infinitely Wide Neural Net", arXiv 1
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from tangency.gpu.bands import band_tiles
 from tangency.gpu.dense import wanted
 from tangency.gpu.engines import Engine, engine_for
 from tangency.gpu.errors import PlanError
@@ -100,55 +102,84 @@ class ImagesKernel:
         x1, x2 : (n1, channels, H, W), (n2, channels, H, W) arrays
         get : tuple of {"nngp", "ntk"}
         """
-        names = wanted(get)
-        left = self.batch(x1)
-        right = left if x2 is None else self.batch(x2)
-        shape = len(left), len(right)
-        both = np.triu_indices(shape[0]) if x2 is None else _all_pairs(*shape)
-        index = np.stack(both, axis=1)
-        values = dict(zip(("nngp", "ntk"), self.values(left, right, index), strict=True))
-        out = {}
-        for name in names:
-            full = np.empty(shape)
-            full[index[:, 0], index[:, 1]] = values[name]
-            if x2 is None:
-                full[index[:, 1], index[:, 0]] = values[name]
-            out[name] = full
-        return out
+        found: dict[str, np.ndarray[Any, Any]] = self.begin(
+            self.batch(x1), None if x2 is None else self.batch(x2), get=wanted(get)
+        )()
+        return found
 
     def diagonal(
         self, x: Any, *, get: tuple[str, ...] | str = ("nngp", "ntk")
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """The kernel of each image with itself, ``(n,)``."""
-        batch = self.batch(x)
-        index = np.stack([np.arange(len(batch))] * 2, axis=1)
-        values = dict(zip(("nngp", "ntk"), self.values(batch, batch, index), strict=True))
+        """The kernel of each image with itself in float64, ``(n,)``, right to 1e-8 in any dtype."""
+        values = dict(zip(("nngp", "ntk"), self._own(self._wide.batch(x))(), strict=True))
         return {name: values[name] for name in wanted(get)}
 
-    def tiles(self, x1: Any, x2: Any = None, *, get: str = "ntk") -> Callable[..., Any]:
-        """A function ``(here, there) -> wait`` for :func:`tangency.gpu.tiles.fill`."""
-        (name,) = wanted(get)
-        left = self.batch(x1)
-        right = left if x2 is None else self.batch(x2)
+    def begin(
+        self,
+        left: ImageBatch,
+        right: ImageBatch | None = None,
+        *,
+        get: tuple[str, ...] | str = ("nngp", "ntk"),
+    ) -> Callable[[], Any]:
+        """Begin the kernel of two batches (``None``: of one with itself); what is returned waits.
 
-        def tile(here: slice, there: slice) -> Callable[[], np.ndarray[Any, Any]]:
-            shape = here.stop - here.start, there.stop - there.start
-            index = np.stack(_all_pairs(*shape), axis=1) + np.array([here.start, there.start])
-            upper = index[:, 0] <= index[:, 1] if x2 is None and here == there else slice(None)
-            nngp, ntk = self.values(left, right, index[upper])
-            full = np.empty(shape[0] * shape[1])
-            full[upper] = nngp if name == "nngp" else ntk
-            full = full.reshape(shape)
-            if x2 is None and here == there:
-                full = np.triu(full) + np.triu(full, 1).T
-            return lambda: full
+        It hands over the host's array for one name, a dict of them for a tuple.
+        """
+        two = left if right is None else right
+        index = np.stack(_all_pairs(len(left), len(two)), axis=1)
+        upper = index[:, 0] <= index[:, 1] if right is None else slice(None)
+        wait, names = self._begun(left, two, index[upper]), wanted(get)
+        own = None
+        if right is None and self._wide is not self:
+            own = self._own(self._wide.batch(self.engine.fetch(left.images)()))
 
-        return tile
+        def finish() -> Any:
+            values, out = dict(zip(("nngp", "ntk"), wait(), strict=True)), {}
+            diagonal = {} if own is None else dict(zip(("nngp", "ntk"), own(), strict=True))
+            for name in names:
+                full = np.zeros(len(index))
+                full[upper] = values[name]
+                square = full.reshape(len(left), len(two))
+                out[name] = square + np.triu(square, 1).T if right is None else square
+                if name in diagonal:
+                    np.fill_diagonal(out[name], diagonal[name])
+            return out[get] if isinstance(get, str) else out
+
+        return finish
+
+    def tiles(
+        self,
+        x1: Any,
+        x2: Any = None,
+        *,
+        get: tuple[str, ...] | str = "ntk",
+        memory: float | None = None,
+    ) -> Callable[..., Any]:
+        """A function ``(here, there) -> wait``; see :func:`tangency.gpu.bands.band_tiles`."""
+        return band_tiles(self, x1, x2, get=get, memory=memory)
 
     def values(
         self, left: ImageBatch, right: ImageBatch, index: np.ndarray[Any, Any]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """NNGP and NTK of the pairs ``index``, an (m, 2) array of places, in float64."""
+        return self._begun(left, right, index)()
+
+    @cached_property
+    def _wide(self) -> ImagesKernel:
+        """The same in float64."""
+        return self if np.dtype(self.dtype) == np.float64 else replace(self, dtype=np.float64)
+
+    def _own(
+        self, batch: ImageBatch
+    ) -> Callable[[], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Begin the kernel of each image of a float64 batch with itself."""
+        index = np.stack([np.arange(len(batch))] * 2, axis=1)
+        return self._wide._begun(batch, batch, index)
+
+    def _begun(
+        self, left: ImageBatch, right: ImageBatch, index: np.ndarray[Any, Any]
+    ) -> Callable[[], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """All launches for the pairs ``index``; the function returned waits for their values."""
         xp, (channels, h, w) = self.engine.xp, left.images.shape[1:]
         if tuple(right.images.shape[1:]) != (channels, h, w):
             raise PlanError(f"images of {left.images.shape[1:]} and of {right.images.shape[1:]}")
@@ -157,7 +188,7 @@ class ImagesKernel:
         first = np.dtype(self.dtype).type(share / channels)
         shifts = h * w if self.pooling == "global" else 1
         weight = 1.0 / (h * w) ** (2 if self.pooling == "global" else 1)
-        parts = []
+        waits = []
         device_rows = xp.asarray(rows)
         for start in range(0, len(index), self.pairs):
             chunk = np.ascontiguousarray(index[start : start + self.pairs], dtype=np.int32)
@@ -167,10 +198,14 @@ class ImagesKernel:
                 xp.asarray(chunk), sums,
             )  # fmt: skip
             self.engine.images(source, arrays, (len(chunk), shifts, channels, len(rows), first))
-            parts.append(self.engine.fetch(sums.sum(axis=1) * weight)())
-        s, t = np.concatenate([np.zeros((0, 2)), *parts]).T
+            waits.append(self.engine.fetch(sums.sum(axis=1) * weight))
         w_out, bias, gain, bias_gain = self.readout
-        return w_out * s + bias, w_out * t + gain * s + bias_gain
+
+        def finish() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+            s, t = np.concatenate([np.zeros((0, 2)), *(wait() for wait in waits)]).T
+            return w_out * s + bias, w_out * t + gain * s + bias_gain
+
+        return finish
 
 
 def _all_pairs(n1: int, n2: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -78,12 +78,27 @@ class Series:
         ``q (n,) -> (terms, n)`` of ``E[phi(sqrt(q) z) h_l(z)]`` with normalised ``h_l``.
     terms : int
     rows : bool
+    slopes : callable, optional
+        ``q (n,) -> E phi'(sqrt(q) z)^2``, without the cut of the series: for a sample with itself.
+    far : tuple of int
+        With ``rows``: the orders of the last coefficients, far above the others, which stand for
+        all that are cut off; they are felt just before cos = 1 (and -1) alone.
+    parity : int
+        1 or -1 for an even or odd function, 0 for another: that of the far terms at -cos.
     """
 
     source: int
     function: Callable[[Array], Array]
     terms: int = 48
     rows: bool = False
+    slopes: Callable[[Array], Array] | None = None
+    far: tuple[int, ...] = ()
+    parity: int = 0
+
+    @property
+    def orders(self) -> Array:
+        """The order of each coefficient."""
+        return np.array([*range(self.terms - len(self.far)), *self.far], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,11 @@ def checked(plan: tuple[Layer, ...]) -> tuple[Layer, ...]:
         if any(not -1 <= k < i for k in before):
             raise PlanError(f"layer {i} takes {before}: earlier layers have numbers -1 to {i - 1}")
         if isinstance(layer, Activation):
-            _check_family(i, layer)
+            check_family(i, layer)
         if isinstance(layer, Series) and not 1 <= layer.terms <= 512:
             raise PlanError(f"layer {i} has {layer.terms} terms: 1 to 512 are taken")
+        if isinstance(layer, Series):
+            check_far(i, layer)
         if isinstance(layer, Sum) and len(layer.weights) != len(layer.sources):
             raise PlanError(
                 f"layer {i}: {len(layer.weights)} weights, {len(layer.sources)} sources"
@@ -144,7 +161,8 @@ def checked(plan: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return plan
 
 
-def _check_family(i: int, layer: Activation) -> None:
+def check_family(i: int, layer: Activation) -> None:
+    """Whether an activation's parameters are those of its family; PlanError if not."""
     names = FAMILIES.get(layer.family)
     if names is None:
         raise PlanError(f"layer {i}: family {layer.family!r} is none of {', '.join(FAMILIES)}")
@@ -154,3 +172,9 @@ def _check_family(i: int, layer: Activation) -> None:
         a, b, n = layer.parameters
         if n not in (0, 1, 2) or (a == 0.0 and b == 0.0):
             raise PlanError(f"layer {i}: rectified takes n = 0, 1 or 2, not both slopes 0")
+
+
+def check_far(i: int, layer: Series) -> None:
+    """Whether a series' far terms are some that the kernels take; PlanError if not."""
+    if len(layer.far) > 2 or (layer.far and (not layer.rows or layer.terms <= len(layer.far))):
+        raise PlanError(f"layer {i}: two far orders at most, behind others of rows=True")

@@ -65,11 +65,16 @@ def _series(layer: Series, q1: Array, q2: Array, s: Array, t: Array, xp: Any) ->
     one, two, w = rows(q1), rows(q2), xp.sqrt(q1 * q2)
     c = xp.where(w > 0, s / xp.where(w > 0, w, 1), 0)
     k, slope, power = xp.zeros_like(s), xp.zeros_like(s), xp.ones_like(s)
-    for order in range(layer.terms):
+    near = layer.terms - len(layer.far)
+    for order in range(near):
         k = k + one[order][:, None] * two[order] * power
-        if order + 1 < layer.terms:
+        if order + 1 < near:
             slope = slope + (order + 1) * one[order + 1][:, None] * two[order + 1] * power
             power = power * c
+    for place, order in enumerate(layer.far, near):
+        sign, p = xp.where(c < 0, layer.parity, 1), one[place][:, None] * two[place]
+        k = k + sign * p * abs(c) ** order
+        slope = slope + xp.where(c < 0, -layer.parity, 1) * p * order * abs(c) ** (order - 1)
     slope = xp.where(w > 0, slope / xp.where(w > 0, w, 1), 0)
     return (one**2).sum(0)[:, None], (two**2).sum(0)[None, :], k, t * slope
 

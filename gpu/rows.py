@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tangency.gpu.errors import PlanError
-from tangency.gpu.families import hermite_rows, variance
+from tangency.gpu.families import hermite_rows, slope_variance, variance
 from tangency.gpu.plans import Activation, Dense, Layer, Norm, Scale, Series, Sum
 
 __all__ = ["Rows", "Slots", "prepare", "slots_of"]
@@ -136,10 +136,7 @@ def _step(
         rows = hermite_rows(layer, q)
         root = np.sqrt((rows**2).sum(axis=0))
         wide.append(_over(list(rows), root))
-        orders = np.arange(layer.terms)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(q > 0.0, (orders * rows**2).sum(axis=0) / q, 0.0)
-        return root, ntk * slope
+        return root, ntk * slope_variance(layer, q, rows)
     if isinstance(layer, Norm):
         factor = _over([np.ones_like(q)], q + layer.eps)[0]
         return before * np.sqrt(factor), ntk * factor

@@ -15,7 +15,7 @@ from tangency.gpu.errors import PlanError
 from tangency.gpu.plans import Activation, Dense, Layer, Series, Sum, checked
 from tangency.gpu.rows import biased, slots_of
 
-__all__ = ["dense_source", "images_source", "real_name"]
+__all__ = ["dense_source", "images_source", "real_name", "sites_source", "stage_source"]
 
 
 def real_name(dtype: Any) -> str:
@@ -45,6 +45,38 @@ def images_source(height: int, width: int, dtype: Any = np.float32) -> str:
         raise PlanError(f"images of {height} x {width}: at most 32 x 32 sites fit one warp")
     head = f"#define HEIGHT {height}\n#define WIDTH {width}\n#define REAL {real_name(dtype)}\n"
     return head + part("lanes.cuh") + part("angle.cuh") + part("images.cu")
+
+
+def stage_source(
+    height: int, width: int, dtype: Any = np.float32, *, from_memory: bool, to_memory: bool
+) -> str:
+    """The program of one stage: the convolutional kernel between states in memory.
+
+    Parameters
+    ----------
+    height, width : int
+    dtype : float32 or float64
+    from_memory, to_memory : bool
+        Whether it begins with a state in place of images, and ends with one in place of sums.
+    """
+    head = "#define STAGE\n"
+    head += "#define FROM_MEMORY\n" if from_memory else ""
+    head += "#define TO_MEMORY\n" if to_memory else ""
+    return head + images_source(height, width, dtype) + part("stages.cu")
+
+
+def sites_source(dtype: Any = np.float32, families: int = 0) -> str:
+    """The program of the steps on sites.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    families : int
+        A bit for each family of ``kernels/sites.cu`` that the plan uses: others cost no register.
+    """
+    head = f"#define REAL {real_name(dtype)}\n#define FAMILIES {families}\n"
+    names = ("lanes.cuh", "angle.cuh", "duals.cuh", "sites_task.cuh", "sites.cu")
+    return head + "".join(part(name) for name in names)
 
 
 def dense_source(plan: tuple[Layer, ...], dtype: Any = np.float32) -> str:
@@ -103,7 +135,7 @@ def _layer(i: int, layer: Layer, slots: Any) -> list[str]:
     if isinstance(layer, Activation):
         return _activation(i, layer, d, t, slots.wide[i])
     if isinstance(layer, Series):
-        return _series(i, layer.terms, d, t, slots.wide[i])
+        return _series(i, layer, d, t, slots.wide[i])
     return [f"d{i} = {d}; t{i} = {t};"]  # norms and factors are known to the samples alone
 
 
@@ -135,11 +167,27 @@ def _activation(i: int, layer: Activation, d: str, t: str, slot: int) -> list[st
     ]
 
 
-def _series(i: int, terms: int, d: str, t: str, slot: int) -> list[str]:
-    """Horner's rule for the sum, its derivative and its quotient by ``1 - cos``."""
+def _series(i: int, layer: Series, d: str, t: str, slot: int) -> list[str]:
+    """Horner's rule for the sum, its derivative and its quotient by ``1 - cos``; then far terms."""
+    terms = layer.terms - len(layer.far)
+    far = [
+        line
+        for place, order in enumerate(layer.far, slot + terms)
+        for line in (
+            "{",
+            f"    const double a = one.number({place}), b = two.number({place});",
+            "    radial += 0.5 * (a - b) * (a - b);",
+            "    if (a * b != 0) {",
+            f"        const far_term term = dual_far(a * b, {order}.0, {layer.parity}.0, far);",
+            "        slope += term.slope;",
+            "        drop += term.drop;",
+            "    }",
+            "}",
+        )
+    ]
     return [
         f"const double far = {d}, c = 1 - far;",
-        "double value = 0, slope = 0, quotient = 0, behind = 0, radial = 0;",
+        "double value = 0, slope = 0, quotient = 0, behind = 0, radial = 0, drop = 0;",
         f"KEEP_LOOP for (int l = {terms - 1}; l >= 0; --l) {{",
         f"    const double a = one.number({slot} + l), b = two.number({slot} + l), p = a * b;",
         "    slope = slope * c + value;",
@@ -148,7 +196,8 @@ def _series(i: int, terms: int, d: str, t: str, slot: int) -> list[str]:
         "    behind += p;",
         "    radial += 0.5 * (a - b) * (a - b);",
         "}",
-        f"d{i} = (REAL)lesser(greater(radial + quotient * far, 0.0), 2.0);",
+        *far,
+        f"d{i} = (REAL)lesser(greater(radial + quotient * far + drop, 0.0), 2.0);",
         f"t{i} = {t} * (REAL)slope;",
     ]
 

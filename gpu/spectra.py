@@ -2,8 +2,8 @@
 
 References
 ----------
-Saad, "Numerical Methods for Large Eigenvalue Problems", 2011, chapter 6; Hochbruck and Lubich,
-"On Krylov Subspace Approximations to the Matrix Exponential Operator", SIAM J. Numer. Anal. 1997.
+Hochbruck and Lubich, "On Krylov Subspace Approximations to the Matrix Exponential Operator", SIAM
+J. Numer. Anal. 1997; see :mod:`.lanczos` for the iteration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tangency.gpu.errors import PlanError
+from tangency.gpu.lanczos import Lanczos
 
 __all__ = ["Spectrum", "gradient_flow", "top_spectrum"]
 
@@ -61,14 +62,22 @@ def top_spectrum(
     PlanError
         If count is not 1 to n.
     """
+    from scipy.linalg import eigh_tridiagonal
+
     if not 1 <= count <= n:
         raise PlanError(f"{count} eigenvalues of a matrix of {n} rows")
-    start = xp.asarray(np.random.default_rng(seed).normal(size=n))
+    generator = np.random.default_rng(seed)
     depth = min(n, 2 * count + 30 if steps is None else max(steps, count))
-    basis, diagonal, side = _lanczos(product, start, depth, xp, restart=True)
-    values, rotation = np.linalg.eigh(_tridiagonal(diagonal, side))
+    run = Lanczos(product, xp.asarray(generator.normal(size=(n, 1))), xp=xp)
+    while True:
+        run.step()
+        if len(run) == depth:
+            break
+        if run.beside[-1][0] == 0.0:
+            run.restart(xp.asarray(generator.normal(size=(n, 1))))
+    values, rotation = eigh_tridiagonal(*run.tridiagonal())
     order = np.argsort(values)[::-1][:count]
-    vectors = basis @ xp.asarray(rotation[:, order])
+    vectors = run.combine(rotation[:, order].T[:, :, None])[:, :, 0].T
     top = xp.asarray(values[order])
     residual = xp.stack([product(vectors[:, k : k + 1])[:, 0] for k in range(count)], axis=1)
     errors = xp.sqrt(((residual - vectors * top) ** 2).sum(axis=0))
@@ -92,52 +101,18 @@ def gradient_flow(
     -------
     (m, n) array
     """
+    from scipy.linalg import eigh_tridiagonal
+
     times = np.asarray(times, dtype=np.float64)
     residual = xp.asarray(residual, dtype=np.float64)
     size = float(xp.sqrt((residual**2).sum()))
     if size == 0.0:
         return xp.zeros((len(times), len(residual)))
-    depth = min(steps, len(residual))
-    basis, diagonal, side = _lanczos(product, residual, depth, xp, restart=False)
-    values, rotation = np.linalg.eigh(_tridiagonal(diagonal, side))
-    weights = np.exp(-times[:, None] * values) * (size * rotation[0])
-    return xp.asarray(weights @ rotation.T) @ basis.T
-
-
-def _lanczos(
-    product: Product, start: Array, depth: int, xp: Any, *, restart: bool
-) -> tuple[Array, list[float], list[float]]:
-    """Orthonormal basis and the tridiagonal matrix in it, every vector reorthogonalised twice."""
-    generator = np.random.default_rng(1)
-    basis = xp.zeros((len(start), depth))
-    basis[:, 0] = start / xp.sqrt((start**2).sum())
-    diagonal: list[float] = []
-    side: list[float] = []
-    for k in range(depth):
-        v = product(basis[:, k : k + 1])[:, 0]
-        diagonal.append(float(v @ basis[:, k]))
-        if k + 1 == depth:
+    run = Lanczos(product, residual[:, None], xp=xp)
+    while len(run) < min(steps, len(residual)):
+        run.step()
+        if run.beside[-1][0] == 0.0:  # the space is invariant: nothing is left out
             break
-        scale = float(xp.sqrt((v**2).sum()))
-        v = _orthogonal(v, basis[:, : k + 1])
-        size = float(xp.sqrt((v**2).sum()))
-        if size <= 1e-12 * max(scale, abs(diagonal[0])):
-            if not restart:  # the space is invariant: nothing is left out
-                return basis[:, : k + 1], diagonal, side
-            v = _orthogonal(xp.asarray(generator.normal(size=len(start))), basis[:, : k + 1])
-            side.append(0.0)
-            size = float(xp.sqrt((v**2).sum()))
-        else:
-            side.append(size)
-        basis[:, k + 1] = v / size
-    return basis, diagonal, side
-
-
-def _orthogonal(v: Array, basis: Array) -> Array:
-    for _ in range(2):
-        v = v - basis @ (basis.T @ v)
-    return v
-
-
-def _tridiagonal(diagonal: list[float], side: list[float]) -> np.ndarray[Any, Any]:
-    return np.asarray(np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1))
+    values, rotation = eigh_tridiagonal(*run.tridiagonal())
+    weights = np.exp(-times[:, None] * values) * (size * rotation[0])
+    return run.combine((weights @ rotation.T)[:, :, None])[:, :, 0]

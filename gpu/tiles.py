@@ -1,25 +1,30 @@
-"""Gram matrices of any size, a tile at a time, into an array that may lie on disk.
+"""Gram matrices of any size, a tile at a time, into arrays in memory or on disk.
 
 A store is anything that is written by ``store[rows, columns] = tile``: an array, a memory map, a
-zarr array. Beside a store on disk a journal names every tile that is finished; a run that was
-killed goes on behind it. The tile that was being written is written again: tiles are idempotent.
+zarr array (see :mod:`.stores`). Beside a store on disk a journal names every tile that is
+finished (:mod:`.journal`); a run that was killed goes on behind it. The tile that was being written
+is written again: tiles are idempotent.
+
+A device works on two tiles at a time: one is computed while the one before it is copied to the
+host and written.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tangency.gpu.errors import PlanError
+from tangency.gpu.journal import Journal
 
-__all__ = ["Journal", "Progress", "fill", "open_store", "tile_slices"]
+__all__ = ["Progress", "fill", "one_ahead", "side_within", "tile_slices"]
 
 Array = Any
 Tile = tuple[slice, slice]
@@ -53,149 +58,176 @@ def tile_slices(n1: int, n2: int, tile: int, *, symmetric: bool = False) -> Iter
             yield slice(i, min(i + tile, n1)), slice(j, min(j + tile, n2))
 
 
-@dataclass(frozen=True)
-class Journal:
-    """Finished tiles of one store, a line each, behind a line that says of what.
-
-    Attributes
-    ----------
-    path : Path
-    what : dict
-        Plain data that must agree for a run to go on: shape, tile, type, a hash of data and plan.
-    """
-
-    path: Path
-    what: dict[str, Any]
-
-    def finished(self) -> set[tuple[int, int]]:
-        """First row and column of every finished tile; begins the file where there is none.
-
-        Raises
-        ------
-        PlanError
-            If the journal is of another matrix.
-        """
-        head = json.dumps(self.what, sort_keys=True)
-        if not self.path.exists():
-            begun = self.path.with_name(self.path.name + ".new")
-            begun.write_text(head + "\n", encoding="utf-8")
-            os.replace(begun, self.path)
-            return set()
-        # A kill may leave half a line at the end: only lines with their end count.
-        first, *lines = self.path.read_text(encoding="utf-8").split("\n")
-        if json.loads(first) != json.loads(head):
-            raise PlanError(f"{self.path} is the journal of another matrix: {first}")
-        pairs = (line.split() for line in lines[:-1])
-        # A line that was cut and then continued is no pair of numbers with its end mark.
-        return {(int(p[0]), int(p[1])) for p in pairs if len(p) == 3 and p[2] == "."}
-
-    def add(self, here: slice, there: slice) -> None:
-        """Note a tile, on disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{here.start} {there.start} .\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def open_store(path: str | Path, shape: tuple[int, int], dtype: Any, tile: int) -> Any:
-    """A matrix on disk to fill, made if it is not there.
+def side_within(memory: float, entry: float, *, row: float = 0.0, most: int = 8192) -> int:
+    """The largest tile within a budget: a multiple of 64 rows where there are so many.
 
     Parameters
     ----------
-    path : path
-        ``.npy`` for a memory map, ``.zarr`` for a compressed array in chunks of one tile.
-    shape : (n1, n2)
-    dtype : dtype
-    tile : int
+    memory : float
+        Bytes for all tiles that are in work together.
+    entry, row : float
+        Bytes that one entry, and one row or column, of a tile takes in all of them.
+    most : int
+        Larger tiles are not wanted.
 
     Raises
     ------
     PlanError
-        If the file there has another shape or type, or its ending is neither.
+        If not even one row and column fits.
     """
-    path = Path(path)
-    store: Any
-    if path.suffix == ".npy":
-        if path.exists():
-            store = np.load(path, mmap_mode="r+")
-        else:
-            store = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    elif path.suffix == ".zarr":
-        try:
-            import zarr
-        except ImportError as error:
-            raise PlanError(f"{path} needs zarr: pip install 'tangency[cluster]'") from error
-        if path.exists():
-            store = zarr.open_array(path, mode="r+")
-        else:
-            # A chunk is a tile, so that no two tiles ever write one chunk.
-            chunks = tuple(min(tile, n) for n in shape)
-            store = zarr.create_array(path, shape=shape, dtype=np.dtype(dtype).name, chunks=chunks)
-    else:
-        raise PlanError(f"{path}: a store ends in .npy or .zarr")
-    if tuple(store.shape) != tuple(shape) or np.dtype(store.dtype) != np.dtype(dtype):
-        raise PlanError(f"{path} holds {store.shape} of {store.dtype}, not {shape} of {dtype}")
-    return store
+    side = min(most, int((math.sqrt(row * row + 4.0 * entry * max(memory, 0.0)) - row) / 2 / entry))
+    if side < 1:
+        raise PlanError(f"memory = {memory:.3g} bytes: a tile of one entry takes {entry + row:.3g}")
+    return side - side % 64 if side >= 64 else side
 
 
 def fill(
-    store: Array,
+    store: Array | dict[str, Array],
     compute: TileFunction,
     *,
     tile: int,
     symmetric: bool = False,
     journal: Journal | None = None,
     progress: Callable[[Progress], None] | None = None,
+    threads: int = 1,
 ) -> None:
     """Compute every tile that is not finished and write it, and its mirror.
 
     Parameters
     ----------
-    store : array (n1, n2), of NumPy, zarr or a memory map
+    store : array (n1, n2) of NumPy, zarr or a memory map, or a dict of several
     compute : callable (rows, columns) -> array, or -> callable () -> array
-        With the second form a device copies one tile while it computes the next.
+        For a dict of stores, dicts of arrays with its names. With the second form a device
+        copies one tile while it computes the next.
     tile : int
     symmetric : bool
         Compute one triangle alone.
     journal : Journal, optional
+        Notes every tile that is written. Memory maps are forced to disk in at most a tenth of the
+        time, which is noted too; zarr leaves that to the system.
     progress : callable, optional
         Called with a :class:`Progress` after every tile.
+    threads : int
+        For functions that compute at once: so many tiles at a time.
+
+    Raises
+    ------
+    PlanError
+        For a symmetric matrix that is not square, or a journal of another.
     """
-    n1, n2 = store.shape
+    stores = store if isinstance(store, dict) else {"": store}
+    n1, n2 = next(iter(stores.values())).shape
     if symmetric and n1 != n2:
-        raise PlanError(f"a symmetric matrix of shape {store.shape}")
+        raise PlanError(f"a symmetric matrix of shape {(n1, n2)}")
     every = list(tile_slices(n1, n2, tile, symmetric=symmetric))
     finished = set() if journal is None else journal.finished()
     rest = [t for t in every if (t[0].start, t[1].start) not in finished]
-    total = sum(_entries(t) for t in rest)
-    done, begun = 0, time.monotonic()
-    waiting: tuple[Tile, Any] | None = None
+    total, done = sum(_entries(t) for t in rest), 0
+    count, begun = len(every) - len(rest), time.monotonic()
 
-    def write(tile_at: Tile, result: Any) -> None:
-        nonlocal done
-        here, there = tile_at
-        block = result() if callable(result) else result
-        store[here, there] = block
-        if symmetric and here != there:
-            store[there, here] = block.T
+    disk = _Disk(stores, journal)
+
+    def write(at: Tile, found: Any) -> Tile:
+        here, there = at
+        blocks = found if isinstance(found, dict) else {"": found}
+        for name, array in stores.items():
+            array[here, there] = blocks[name]
+            if symmetric and here != there:
+                array[there, here] = blocks[name].T
         if journal is not None:
-            if isinstance(store, np.memmap):
-                store.flush()
             journal.add(here, there)
-        done += _entries(tile_at)
-        if progress is not None:
-            seconds = time.monotonic() - begun
-            finished.add((here.start, there.start))
-            left = seconds * (total - done) / done
-            progress(Progress(len(finished), len(every), seconds, left))
+            disk.now_and_then()
+        return at
 
-    for at in rest:
-        result = compute(*at)  # begun before the tile before it is waited for
+    if threads == 1:
+        written: Iterator[Tile] = (write(at, block) for at, block in one_ahead(compute, rest))
+    else:
+        written = _in_threads(lambda at: write(at, _block(compute(*at))), rest, threads)
+    try:
+        for at in written:
+            done, count = done + _entries(at), count + 1
+            if progress is not None:
+                seconds = time.monotonic() - begun
+                progress(Progress(count, len(every), seconds, seconds * (total - done) / done))
+    finally:
+        disk.sync()
+
+
+def one_ahead(compute: TileFunction, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Any]]:
+    """Yield each tile and its block; one that is waited for has the next begun behind it.
+
+    Parameters
+    ----------
+    compute : callable (rows, columns) -> block, or -> callable () -> block
+    tiles : iterable of (rows, columns)
+    """
+    waiting: tuple[Tile, Any] | None = None
+    for at in tiles:
+        result = compute(*at)
         if waiting is not None:
-            write(*waiting)
-        waiting = (at, result)
+            yield waiting[0], waiting[1]()
+        waiting = (at, result) if callable(result) else None
+        if waiting is None:
+            yield at, result
     if waiting is not None:
-        write(*waiting)
+        yield waiting[0], waiting[1]()
+
+
+def _in_threads(work: Callable[[Tile], Tile], rest: list[Tile], threads: int) -> Iterator[Tile]:
+    """Yield each tile that is done; errors of a thread are raised here."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: set[Future[Tile]] = set()
+        queue = iter(rest)
+        try:
+            while True:
+                while len(pending) < threads and (following := next(queue, None)) is not None:
+                    pending.add(pool.submit(work, following))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class _Disk:
+    """Forces memory maps to disk, and has the journal say so; in a tenth of the time at most."""
+
+    def __init__(self, stores: dict[str, Array], journal: Journal | None) -> None:
+        self.maps = [array for array in stores.values() if isinstance(array, np.memmap)]
+        self.journal, self.marked = journal, 0 if journal is None else journal.count
+        self.last, self.cost = time.monotonic(), 0.0
+        self._lock = threading.Lock()
+
+    def now_and_then(self) -> None:
+        """As often as it is cheap; nobody waits for another who does it."""
+        if time.monotonic() - self.last >= 9.0 * self.cost and self._lock.acquire(blocking=False):
+            try:
+                self._force()
+            finally:
+                self._lock.release()
+
+    def sync(self) -> None:
+        """At the end of a run."""
+        with self._lock:
+            self._force()
+
+    def _force(self) -> None:
+        if self.journal is None or self.journal.count == self.marked:
+            return
+        begun = time.monotonic()
+        count = self.journal.count  # tiles noted from now on may be written after the forcing
+        for array in self.maps:
+            array.flush()
+        self.journal.mark(count)
+        self.marked, self.last = count, time.monotonic()
+        self.cost = self.last - begun
+
+
+def _block(result: Any) -> Any:
+    return result() if callable(result) else result
 
 
 def _entries(tile_at: Tile) -> int:

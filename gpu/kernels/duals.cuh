@@ -39,6 +39,18 @@ DEVICE dual dual_gelu(double q1, double q2, double delta) {
     return {0.25 * s + value, 0.25 + (angle + s / r * rest) / (2 * PI)};
 }
 
+// A term p cos^order of a series whose order is high, felt just before cos = 1, and just before -1
+// with the parity of the function: the term, its slope in cos, and its drop from cos = 1.
+struct far_term { double value, slope, drop; };
+DEVICE far_term dual_far(double p, double order, double parity, double delta) {
+    const double c = 1 - delta, logs = order * log1p(-lesser(delta, 1.0));
+    const double near = exp(logs);
+    const double back = parity * exp(order * log1p(-lesser(2 - delta, 1.0)));
+    const double steep = c < 0 ? -c : c;
+    return {p * (near + back), steep > 0 ? p * order * (near - back) / steep : 0.0,
+            p * (-expm1(logs) - back)};
+}
+
 // a sin(b x + c); a cosine is a sine with c = pi / 2.
 DEVICE dual dual_sine(double q1, double q2, double delta, double a, double b, double twice) {
     const double w = sqrt(q1) * sqrt(q2), step = sqrt(q1) - sqrt(q2);

@@ -7,6 +7,9 @@
 // one behind the last row and column, of image two behind those that the displacement puts there.
 //
 // HEIGHT, WIDTH and REAL are defined by whoever compiles this; WIDTH is at most 32.
+//
+// The plain form begins with images and ends with sums over the sites. With STAGE defined it is one
+// stage of a longer network: see stages.cu.
 
 
 // What a layer needs; S is carried times the share that the next convolution takes of it.
@@ -20,7 +23,12 @@ struct layer_of_images {
 
 typedef lanes_of<REAL>::type lanes;
 
-struct links { lanes left, right; };
+struct links {
+    lanes left, right;
+#ifdef STAGE
+    REAL apart;  // 0 where every site meets itself, else 1
+#endif
+};
 
 DEVICE lanes across(const lanes& v, const links& open) {
     lanes sum = v + open.left * shuffle_up(v);
@@ -52,7 +60,10 @@ DEVICE void one_layer(
         fetch_two(one, 2 * WIDTH * y, root_one, inverse_one);
         fetch_two(two, 2 * WIDTH * y, root_two, inverse_two);
         if (y == cut) two = moved(two, -2 * WIDTH * HEIGHT);
-        const lanes delta = (REAL)1 - cov * inverse_one * inverse_two;
+        lanes delta = (REAL)1 - cov * inverse_one * inverse_two;
+#ifdef STAGE
+        delta = delta * open.apart;
+#endif
         lanes theta, gap;
         angle_and_gap(delta, theta, gap);
         S[y] = layer.share * cov + (layer.kink * root_one) * root_two * gap;
@@ -64,54 +75,77 @@ DEVICE void one_layer(
     }
 }
 
-// One displacement (down, right) of one pair: sums of S and T over the sites.
-DEVICE void one_displacement(
-    const REAL* image_one, const REAL* image_two, int channels, REAL first_share,
-    const REAL* roots_one, const REAL* roots_two, const layer_of_images* layers, int depth,
-    int down, int right, double* sum_s, double* sum_t
-) {
+// Where a displacement (down, right) lies: the columns of a lane, and which links are open.
+struct displacement {
+    lane_index column_one, column_two;
+    lane_mask inside;
+    links open;
+    int down, cut;
+};
+
+DEVICE displacement displaced(int down, int right) {
     const lane_index lane = lane_number();
-    const lane_mask inside = lane < WIDTH;
-    const lane_index column_one = lane % WIDTH;
-    const lane_index column_two = (lane + right) % WIDTH;
     const lanes zero = constant<lanes>(0), unit = constant<lanes>(1);
     // The link to the right is cut behind the last column of either image; to the left, before it.
     const lane_mask right_open = (lane < WIDTH - 1) & (lane != WIDTH - 1 - right);
     const lane_mask left_open = (lane > 0) & (lane < WIDTH) & (lane != (WIDTH - right) % WIDTH);
-    const links open = {choose(left_open, unit, zero), choose(right_open, unit, zero)};
-    const int cut = HEIGHT - 1 - down;
+    return {lane % WIDTH, (lane + right) % WIDTH, lane < WIDTH,
+            {choose(left_open, unit, zero), choose(right_open, unit, zero)}, down,
+            HEIGHT - 1 - down};
+}
 
-    lanes S[HEIGHT], T[HEIGHT];
+// The row of image two that row y of image one meets.
+DEVICE int other_row(const displacement& at, int y) {
+    return (y > at.cut ? y - HEIGHT : y) + at.down;
+}
+
+DEVICE void from_images(
+    lanes* S, lanes* T, const displacement& at, const REAL* image_one, const REAL* image_two,
+    int channels, REAL first_share
+) {
     UNROLL for (int y = 0; y < HEIGHT; ++y) {
-        const int other = (y > cut ? y - HEIGHT : y) + down;
-        lanes sum = zero;
+        const int other = other_row(at, y);
+        lanes sum = constant<lanes>(0);
         KEEP_LOOP for (int c = 0; c < channels; ++c)
-            sum = sum + fetch(image_one + (c * HEIGHT + y) * WIDTH, column_one)
-                * fetch(image_two + (c * HEIGHT + other) * WIDTH, column_two);
+            sum = sum + fetch(image_one + (c * HEIGHT + y) * WIDTH, at.column_one)
+                * fetch(image_two + (c * HEIGHT + other) * WIDTH, at.column_two);
         S[y] = sum * first_share;
-        T[y] = zero;
+        T[y] = constant<lanes>(0);
     }
-    lane_address<REAL> one = address(roots_one, column_one * 2);
-    lane_address<REAL> two = address(roots_two, (column_two + down * WIDTH) * 2);
+}
+
+DEVICE void through_layers(
+    lanes* S, lanes* T, const displacement& at, const REAL* roots_one, const REAL* roots_two,
+    const layer_of_images* layers, int depth
+) {
+    lane_address<REAL> one = address(roots_one, at.column_one * 2);
+    lane_address<REAL> two = address(roots_two, (at.column_two + at.down * WIDTH) * 2);
 #ifdef FIXED_DEPTH  // the same layer several times, to count what one costs
     UNROLL for (int k = 0; k < FIXED_DEPTH; ++k)
 #else
     KEEP_LOOP for (int k = 0; k < depth; ++k)
 #endif
     {
-        one_layer(S, T, layers[k], one, two, cut, open);
+        one_layer(S, T, layers[k], one, two, at.cut, at.open);
         one = moved(one, 2 * HEIGHT * WIDTH);
         two = moved(two, 2 * HEIGHT * WIDTH);
     }
+}
+
+DEVICE void into_sums(
+    const lanes* S, const lanes* T, const displacement& at, double* sum_s, double* sum_t
+) {
+    const lanes zero = constant<lanes>(0);
     lanes s = zero, t = zero;
     UNROLL for (int y = 0; y < HEIGHT; ++y) {
         s = s + S[y];
         t = t + T[y];
     }
-    *sum_s = total_of(choose(inside, s, zero));
-    *sum_t = total_of(choose(inside, t, zero));
+    *sum_s = total_of(choose(at.inside, s, zero));
+    *sum_t = total_of(choose(at.inside, t, zero));
 }
 
+#ifndef STAGE
 // Everything about one batch of pairs. Displacements are (0, 0) first, then along the rows.
 struct images_task {
     const REAL *images_one, *images_two;  // (n, channels, HEIGHT, WIDTH)
@@ -130,11 +164,14 @@ DEVICE void images_work(const images_task& task, long long warp) {
     const long long i = task.pairs[2 * pair], j = task.pairs[2 * pair + 1];
     const long long image = (long long)task.channels * HEIGHT * WIDTH;
     const long long table = 2LL * task.depth * HEIGHT * WIDTH;
+    const displacement at = displaced(shift / WIDTH, shift % WIDTH);
+    lanes S[HEIGHT], T[HEIGHT];
+    from_images(S, T, at, task.images_one + i * image, task.images_two + j * image,
+                task.channels, task.first_share);
+    through_layers(S, T, at, task.roots_one + i * table, task.roots_two + j * table, task.layers,
+                   task.depth);
     double s, t;
-    one_displacement(
-        task.images_one + i * image, task.images_two + j * image, task.channels, task.first_share,
-        task.roots_one + i * table, task.roots_two + j * table, task.layers, task.depth,
-        shift / WIDTH, shift % WIDTH, &s, &t);
+    into_sums(S, T, at, &s, &t);
     if (first_lane()) {
         task.sums[2 * warp] = s;
         task.sums[2 * warp + 1] = t;
@@ -162,4 +199,6 @@ extern "C" void images_host(
         images_work({images_one, images_two, roots_one, roots_two, (const layer_of_images*)layers,
                      pairs, sums, count, displacements, channels, depth, first_share}, warp);
 }
+#endif
+
 #endif

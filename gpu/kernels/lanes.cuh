@@ -28,6 +28,11 @@ template <class R> DEVICE void fetch_two(lane_address<R> from, int row, R& first
     first = both.x;
     second = both.y;
 }
+// Numbers of another type, one an address of each lane.
+template <class V, class R> DEVICE V fetch_as(const R* from, lane_index at) { return (V)from[at]; }
+template <class R, class V> DEVICE void store_as(R* to, lane_index at, V v, lane_mask mask) {
+    if (mask) to[at] = (R)v;
+}
 template <class R> DEVICE R choose(bool mask, R yes, R no) { return mask ? yes : no; }
 DEVICE float shuffle_up(float v) { return __shfl_up_sync(0xffffffffu, v, 1); }
 DEVICE float shuffle_down(float v) { return __shfl_down_sync(0xffffffffu, v, 1); }
@@ -97,6 +102,16 @@ template <class R, class V>
 DEVICE void fetch_two(const lane_address<R>& from, int row, V& first, V& second) {
     first = fetch(from.from + row, from.at);
     second = fetch(from.from + row + 1, from.at);
+}
+template <class V, class R> DEVICE V fetch_as(const R* from, const lane_index& at) {
+    V v = {};
+    for (int i = 0; i < 32; ++i) v[i] = from[at[i]];
+    return v;
+}
+template <class R, class V>
+DEVICE void store_as(R* to, const lane_index& at, const V& v, const lane_mask& mask) {
+    for (int i = 0; i < 32; ++i)
+        if (mask[i]) to[at[i]] = (R)v[i];
 }
 DEVICE lane_wide widened(const lane_index& m) { return __builtin_convertvector(m, lane_wide); }
 DEVICE lane_wide widened(const lane_wide& m) { return m; }

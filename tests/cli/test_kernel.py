@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import tangency
 from tangency.cli import main
+from tangency.gpu.engines import available_devices
 from tangency.theory.kernels import infinite_kernel
 from tangency.theory.prediction import NTKClassifier
 
@@ -71,6 +73,31 @@ def test_text_and_the_gaussian_process(run, split):
     assert code == 0
     assert "infinite-width NNGP on 60 samples" in text
     assert "accuracy 0." in text
+
+
+def test_a_large_matrix_shows_the_time_that_is_left(run, split, tmp_path, monkeypatch):
+    x = np.concatenate([split[0][0]] * 3)[:700]
+    np.save(tmp_path / "x.npy", x)
+    code, text, err = run(RELU, "--data", tmp_path / "x.npy", "--out", tmp_path / "k.npz", "--json")
+    assert code == 0
+    assert err == ""  # no terminal, no line
+    answer = json.loads(text)
+    assert answer["device"] == available_devices()[0]
+    want = infinite_kernel(tangency.load(RELU), method="reference")(x, get="ntk")
+    with np.load(tmp_path / "k.npz") as file:
+        np.testing.assert_allclose(file["ntk"], want, rtol=1e-9)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    err = run(RELU, "--data", tmp_path / "x.npy", "--device", "cpu")[2]
+    assert "NTK on cpu" in err
+    assert re.search(r"\d:\d\d:\d\d", err)
+
+
+@pytest.mark.skipif("cuda" in available_devices(), reason="there is a GPU")
+def test_no_device_says_what_to_install(run, split):
+    code, _, err = run(RELU, "--data", split[1][0], "--device", "cuda")
+    assert code == 2
+    assert "CuPy" in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_real_targets_are_scored_by_the_share_explained(run, split, tmp_path):

@@ -30,14 +30,21 @@ class NoDriverError(RuntimeError):
     pass
 
 
-def fake_cupy(count):
+def fake_cupy(count, missing=None):
     def devices():
         if count is None:
             raise NoDriverError("cudaErrorInsufficientDriver")
         return count
 
-    runtime = types.SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=NoDriverError)
-    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+    class Cuda:
+        runtime = types.SimpleNamespace(getDeviceCount=devices, CUDARuntimeError=NoDriverError)
+
+        def __getattr__(self, name):
+            if name == missing:
+                raise ImportError(f'Failure finding "lib{name}.so"\n  in many folders')
+            return types.SimpleNamespace(getVersion=lambda: (13, 0))
+
+    return types.SimpleNamespace(cuda=Cuda())
 
 
 def test_no_driver_and_no_device(monkeypatch):
@@ -47,6 +54,13 @@ def test_no_driver_and_no_device(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(0))
     with pytest.raises(DeviceError, match="no GPU"):
         engines.engine_for("cuda")
+    for name in ("cublas", "nvrtc"):
+        monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1, name))
+        with pytest.raises(DeviceError, match=rf'finding "lib{name}.so"\): pip install'):
+            engines.engine_for("cuda")
+        assert engines.available_devices() == ("cpu",)
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    assert engines.available_devices() == ("cuda", "cpu")
 
 
 def test_unknown_device_and_no_compiler(monkeypatch, tmp_path):

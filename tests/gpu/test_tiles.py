@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from tangency.gpu.dense import DenseKernel
 from tangency.gpu.errors import PlanError
+from tangency.gpu.journal import Journal
 from tangency.gpu.plans import Activation, Dense
-from tangency.gpu.tiles import Journal, fill, open_store, tile_slices
+from tangency.gpu.stores import open_store
+from tangency.gpu.tiles import fill, tile_slices
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,11 +85,68 @@ def test_a_run_goes_on_behind_what_is_finished(tmp_path):
         open_store(tmp_path / "k.npy", (21, 20), np.float64, 6)
 
 
+def test_after_another_start_only_what_was_forced_to_disk_counts(tmp_path, monkeypatch):
+    truth, asked = products(20), []
+    journal = Journal(tmp_path / "journal", {"data": "a"}, {"tile": 6})
+
+    def compute(here, there):
+        asked.append((here.start, there.start))
+        return truth[here, there]
+
+    store = open_store(tmp_path / "k.npy", (20, 20), np.float64, 6)
+    fill(store, compute, tile=6, symmetric=True, journal=journal)
+    lines = journal.path.read_text().split("\n")
+    assert lines[-2] == "on disk 10"
+    # A machine that went down with four tiles on disk and three more that it had noted.
+    tiles = [line for line in lines[1:] if line[:1].isdigit()]
+    journal.path.write_text("\n".join([lines[0], *tiles[:4], "on disk 4", *tiles[4:7], "12"]))
+    assert len(Journal(journal.path, {"data": "a"}).finished()) == 7  # a kill alone
+    asked.clear()
+    monkeypatch.setattr("tangency.gpu.journal._start_of_the_system", lambda: "another")
+    store[12:, 12:] = -1.0
+    again = Journal(journal.path, {"data": "a"})
+    assert len(again.finished()) == 4
+    assert again.head()["notes"]["tile"] == 6
+    fill(store, compute, tile=6, symmetric=True, journal=again)
+    assert len(asked) == 6
+    assert np.array_equal(store, truth)
+    assert len(Journal(journal.path, {"data": "a"}).finished()) == 10
+
+
+def test_forcing_takes_a_tenth_of_the_time(tmp_path, monkeypatch):
+    forced, store = [], open_store(tmp_path / "k.npy", (20, 20), np.float64, 2)
+    real = np.memmap.flush
+
+    def slow(self):
+        forced.append(time.monotonic())
+        time.sleep(0.02)
+        real(self)
+
+    monkeypatch.setattr(np.memmap, "flush", slow)
+    for threads in (1, 3):
+        journal = Journal(tmp_path / f"journal{threads}", {})
+        truth = products(20)
+        forced.clear()
+
+        def compute(here, there, truth=truth):
+            time.sleep(0.004)
+            return truth[here, there]
+
+        fill(store, compute, tile=2, journal=journal, threads=threads)
+        assert np.array_equal(store, truth)
+        assert len(forced) >= 2  # the first tile, and the last
+        gaps = np.diff(forced)[:-1]
+        assert (gaps >= 9 * 0.02).all()
+        assert len(journal.finished()) == 100
+
+
 SCRIPT = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from tangency.gpu.tiles import Journal, fill, open_store
+from tangency.gpu.journal import Journal
+from tangency.gpu.stores import open_store
+from tangency.gpu.tiles import fill
 folder = Path(sys.argv[1])
 store = open_store(folder / "k.npy", (40, 40), np.float64, 5)
 def compute(here, there):
@@ -103,7 +162,9 @@ def test_killed_and_started_again(tmp_path):
     process = subprocess.Popen([*run, "0.05"])
     journal = tmp_path / "journal"
     until = time.monotonic() + 60
-    while time.monotonic() < until and (not journal.exists() or journal.stat().st_size < 60):
+    while time.monotonic() < until and (
+        not journal.exists() or journal.read_text().count("\n") < 10
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

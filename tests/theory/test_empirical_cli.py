@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from tangency.cli import cli
 from tangency.models import from_layers
+from tangency.models.errors import MissingPackageError
 from tangency.theory.ntk import empirical_ntk
 
 RNG = np.random.default_rng(3)
@@ -71,3 +73,12 @@ def test_what_is_refused(files):
     assert "ask for one" in both.output
     drawn = run(folder, "--features", 5, "--plot", folder / "x.png")
     assert drawn.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", [(), ("--features", 5)])
+def test_a_device_that_is_not_there_is_said(files, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # its import fails
+    done = run(files[2], "--device", "cuda", *kind)
+    assert isinstance(done.exception, MissingPackageError) or done.exit_code == 2
+    assert "tangency[cuda13]" in str(done.exception) + done.output
+    assert run(files[2], "--device", "cpu", "--memory", 1, *kind).exit_code == 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from tangency.theory.kernels import infinite_kernel
 from tangency.theory.kernels.backend import MAKERS, KernelBackend, backend_of
 from tangency.theory.kernels.cntk import FusedConv
 from tangency.theory.kernels.fused import FusedDense
-from tangency.theory.kernels.gram_engine import gram
+from tangency.theory.kernels.gram_engine import gram as gram_anywhere
 from tangency.theory.kernels.layers import Conv, Dense, Dropout, GlobalAvgPool
 from tangency.theory.kernels.layers_activations import Relu
 from tangency.theory.kernels.layers_branches import serial
 
+# The CPU's own tests: those of a GPU are in tests/gpu.
+gram = partial(gram_anywhere, device="cpu")
 NET = serial(Dense(8, 1.4, 0.2), Relu(), Dense(8, 1.4), Relu(), Dense())
 KERNEL = infinite_kernel(NET)
 REFERENCE = infinite_kernel(NET, method="reference")
@@ -95,7 +98,8 @@ def test_a_torn_last_line_and_lost_tiles_are_made_again(tmp_path):
     record = tmp_path / "k.npy.tiles"
     lines = record.read_text().split("\n")
     assert json.loads(lines[0])["tangency_gram"] == 1
-    record.write_text("\n".join(lines[:4]) + "\n32 3")  # three tiles, and a torn line
+    tiles = [line for line in lines[1:] if line[:1].isdigit()]
+    record.write_text("\n".join([lines[0], *tiles[:3]]) + "\n32 3")  # three, and a torn line
     lost = np.load(path, mmap_mode="r+")
     lost[16:, 16:] = -1.0
     lost[:16, 48:] = lost[48:, :16] = -1.0
@@ -120,13 +124,17 @@ gram(slow, x, get="ntk", out=sys.argv[1], tile=4, key="slow", n_jobs=2)
 """
 
 
+def noted(record):
+    return sum(line[:1].isdigit() for line in record.read_text().split("\n"))
+
+
 def test_goes_on_after_sigkill(tmp_path):
     path = tmp_path / "k.npy"
     record = tmp_path / "k.npy.tiles"
     script = textwrap.dedent(SCRIPT)
     child = subprocess.Popen([sys.executable, "-c", script, str(path)])
     end = time.monotonic() + 60.0
-    while time.monotonic() < end and (not record.exists() or record.read_text().count("\n") < 10):
+    while time.monotonic() < end and (not record.exists() or noted(record) < 9):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
@@ -208,3 +216,39 @@ def test_backends(monkeypatch):
         gram(KERNEL, x, get="ntk", device="abacus", tile=10), REFERENCE(x, get="ntk"), rtol=1e-13
     )
     assert used == [(10, 9)] * 3
+
+
+def test_samples_may_lie_in_a_file_and_a_result_must_where_it_is_large(tmp_path):
+    x = samples()
+    np.save(tmp_path / "x.npy", x)
+    stored = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = gram(KERNEL, stored, get="ntk", tile=16, out=tmp_path / "k.npy")
+    np.testing.assert_array_equal(found, gram(KERNEL, x, get="ntk", tile=16))
+    with pytest.raises(InputError, match=r"800000 GB.*out='name.npy'"):
+        gram(KERNEL, np.broadcast_to(np.float64(1.0), (10**7, 9)), get="ntk")
+
+
+def test_the_tile_of_a_run_that_goes_on_is_its_own(tmp_path):
+    x, path, seen = samples(), tmp_path / "k.npy", []
+    first = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    gram(KERNEL, x, get="ntk", out=path, memory=1e9, progress=lambda *a: seen.append(a))
+    assert seen == []
+    # Records made before there were notes are of the tile that was the default.
+    record = tmp_path / "k.npy.tiles"
+    gram(KERNEL, x, get="ntk", out=path, tile=2048, overwrite=True)
+    head, *rest = record.read_text().split("\n")
+    plain = {k: v for k, v in json.loads(head).items() if k != "notes"}
+    record.write_text("\n".join([json.dumps(plain), *rest]))
+    again = gram(KERNEL, x, get="ntk", out=path, progress=lambda *a: seen.append(a))
+    assert seen == []
+    np.testing.assert_allclose(again, first, rtol=1e-13)
+
+
+def test_what_is_no_record_is_refused(tmp_path):
+    (tmp_path / "k.npy.tiles").write_text("something else\n")
+    with pytest.raises(InputError, match="no journal"):
+        gram(KERNEL, samples(), get="ntk", out=tmp_path / "k.npy")
+    gram(KERNEL, samples(), get="ntk", out=tmp_path / "j.npy")
+    (tmp_path / "j.npy").unlink()
+    with pytest.raises(InputError, match="gone"):
+        gram(KERNEL, samples(), get="ntk", out=tmp_path / "j.npy")

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from tangency.models.errors import InputError
+from tangency.gpu.tiles import side_within
+from tangency.models.errors import InputError, UnsupportedError
 from tangency.theory.kernels.kernel import KINDS, Get, Gram, Kernel, as_kernel, wanted
 
-__all__ = ["MAKERS", "Backend", "KernelBackend", "backend_of", "fused_of"]
+__all__ = ["MAKERS", "Backend", "KernelBackend", "backend_of", "fused_of", "resolve"]
 
 Array = np.ndarray[Any, Any]
 
+SIDE = 2048  # rows and columns of a tile where nobody says otherwise
+
 
 class Backend(Protocol):
-    """What the Gram engine asks of whoever computes its tiles; calls come from several threads."""
+    """What the Gram engine asks of whoever computes its tiles; calls come from several threads.
+
+    A backend may have two methods more. ``side(names, sample, memory, threads)`` is the tile that
+    it would take, for samples of so many numbers. ``tiles(x1, x2, get=names, memory=None)`` is
+    that of a device: a function (rows, columns) that begins a tile and returns one that waits for
+    its arrays, a dict by name; the next tile is begun before the last is waited for.
+    """
 
     def tile(self, x1: Array, x2: Array | None = None, *, get: Get = KINDS) -> Gram:
         """The kernel between two batches; ``x2=None`` for a tile on the diagonal."""
@@ -38,9 +48,17 @@ MAKERS: dict[str, Maker] = {"cuda": _cuda}
 
 @dataclass(frozen=True)
 class KernelBackend:
-    """A kernel as a backend."""
+    """A kernel as a backend.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    sites : int
+        Pairs of sites that it carries for a pair of samples.
+    """
 
     kernel: Kernel
+    sites: int = 1
 
     def tile(self, x1: Array, x2: Array | None = None, *, get: Get = KINDS) -> Gram:
         """Call the kernel, for a Gram in any case."""
@@ -51,6 +69,17 @@ class KernelBackend:
         array = self.kernel(x1, x2, get=names[0])
         parts = {names[0]: array}
         return Gram(parts.get("nngp"), parts.get("ntk"), x2 is None)
+
+    def side(
+        self, names: tuple[str, ...], sample: int, memory: float | None, threads: int = 1
+    ) -> int:
+        """Rows of a tile: 2,048, of images so few that a tile takes minutes, within the memory."""
+        most = min(SIDE, max(32, 8 * SIDE // math.isqrt(self.sites)))
+        if memory is None:
+            return most
+        # A float64 result of each kind, and the samples of both sides with what is made of them.
+        entry, row = 8.0 * len(names) * threads, 2 * 4 * 8.0 * sample * threads
+        return side_within(memory, entry, row=row, most=most)
 
 
 def fused_of(kernel: Any, sample_shape: tuple[int, ...], dtype: Any) -> Kernel | None:
@@ -76,9 +105,24 @@ def fused_of(kernel: Any, sample_shape: tuple[int, ...], dtype: Any) -> Kernel |
 
 
 def backend_of(
-    kernel: Any, sample_shape: tuple[int, ...], *, dtype: Any = np.float64, device: str = "cpu"
+    kernel: Any,
+    sample_shape: tuple[int, ...],
+    *,
+    dtype: Any = np.float64,
+    device: str | None = "cpu",
 ) -> Backend:
-    """The backend of a kernel on a device.
+    """The backend of a kernel on a device; see :func:`resolve`."""
+    return resolve(kernel, sample_shape, dtype=dtype, device=device)[1]
+
+
+def resolve(
+    kernel: Any,
+    sample_shape: tuple[int, ...],
+    *,
+    dtype: Any = np.float64,
+    device: str | None = None,
+) -> tuple[str, Backend]:
+    """The device that computes a kernel, and its backend there.
 
     Parameters
     ----------
@@ -86,17 +130,41 @@ def backend_of(
     sample_shape : tuple of int
     dtype : dtype
         float32 or float64; of the recursion where the kernel has a fused form.
-    device : str
-        ``"cpu"``, or a name in :data:`MAKERS`.
+    device : str, optional
+        ``"cpu"``, or a name in :data:`MAKERS`. By default ``"cuda"`` where CuPy and a GPU are
+        there, the kernel is one of :func:`.infinite_kernel` that does not ask for
+        ``method="reference"``, and has a form on the device; else ``"cpu"``.
 
     Raises
     ------
     InputError
         For a device that has no backend here.
+    UnsupportedError
+        If the kernel has no form on the device that was asked for.
+    MissingPackageError
+        If the device was asked for and what it needs is missing; the message says what to install.
     """
+    from tangency.theory.kernels.infinite import InfiniteKernel
+
+    infinite = isinstance(kernel, InfiniteKernel)
+    if device is None:
+        if infinite and kernel.method != "reference" and _gpu():
+            try:
+                return "cuda", MAKERS["cuda"](kernel, sample_shape, dtype)
+            except UnsupportedError:
+                pass
+        device = "cpu"
     if device in MAKERS:
-        return MAKERS[device](kernel, sample_shape, dtype)
+        return device, MAKERS[device](kernel, sample_shape, dtype)
     if device != "cpu":
         known = ", ".join(sorted({"cpu", *MAKERS}))
         raise InputError(f"device {device!r} has no kernel backend here; known: {known}")
-    return KernelBackend(fused_of(kernel, sample_shape, dtype) or as_kernel(kernel))
+    sites = kernel.plan(sample_shape).widest_site_pair if infinite else 1
+    fused = fused_of(kernel, sample_shape, dtype)
+    return "cpu", KernelBackend(fused or as_kernel(kernel), sites)
+
+
+def _gpu() -> bool:
+    from tangency.gpu.engines import available_devices
+
+    return "cuda" in available_devices()

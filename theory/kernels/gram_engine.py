@@ -9,17 +9,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tangency.gpu.bands import host_memory
+from tangency.gpu.errors import DeviceError, PlanError
+from tangency.gpu.journal import Journal, fingerprint
+from tangency.gpu.stores import open_stores
+from tangency.gpu.tiles import Progress, fill
 from tangency.models.errors import InputError, MissingPackageError
-from tangency.theory.kernels.backend import Backend, backend_of
+from tangency.theory.kernels.backend import SIDE, Backend, resolve
 from tangency.theory.kernels.kernel import Get, Gram, selected, wanted
-from tangency.theory.kernels.tiles import Record, Tile, fingerprint, tiles
 
 __all__ = ["gram"]
 
@@ -34,10 +39,11 @@ def gram(
     get: Get = ("nngp", "ntk"),
     out: str | Path | None = None,
     dtype: Any = np.float64,
-    tile: int = 2048,
+    tile: int | None = None,
+    memory: float | None = None,
     n_jobs: int = 1,
     progress: Callable[[int, int], object] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     key: str | None = None,
     overwrite: bool = False,
 ) -> Any:
@@ -45,14 +51,19 @@ def gram(
 
     With ``x2=None`` the tiles of one triangle are computed and written to both places. A call
     that was interrupted goes on where it stopped when it is made again with the same arguments:
-    finished tiles stand in ``<out>.tiles``, under a hash of the data and of the kernel. With a
-    fused kernel the numbers are those of the kernel's own call to rounding of its inner products,
-    whose order of summation depends on the tile.
+    finished tiles stand in ``<out>.tiles``, under a hash of the data, of the kernel and of the
+    device. With a fused kernel the numbers are those of the kernel's own call to rounding of its
+    inner products, whose order of summation depends on the tile.
+
+    On a GPU one tile is computed while the one before it is copied to the host and written. Its
+    numbers are those of the CPU to 1e-8 of an entry in float64, and in float32 to 2e-6, but for
+    convolutions of two small images that nearly coincide: 1e-3 over the number of sites at worst.
 
     Parameters
     ----------
     kernel : Kernel, neural-tangents ``kernel_fn``, or callable (x1, x2) -> array
     x1 : array (n1, *sample)
+        May be a memory map: rows are read a tile at a time.
     x2 : array (n2, *sample), optional
         ``x1`` by default.
     get : "nngp", "ntk" or a tuple of both
@@ -61,14 +72,22 @@ def gram(
         ``name.zarr`` for a group with an array of each kind. By default the result is in memory.
     dtype : dtype
         float32 or float64: of the result, and of the recursion where the kernel is fused.
-    tile : int
-        Rows and columns of a tile.
+    tile : int, optional
+        Rows and columns of a tile. By default that of the file where a run goes on, else an
+        eighth of the samples, but 512 at least and at most 2,048 on the CPU and 8,192 on a GPU; of
+        images fewer, so that a tile takes minutes; and always within the memory.
+    memory : float, optional
+        Bytes, where the tiles are computed, that tiles in work and samples made ready may take
+        (beside a few tens of megabytes in any case): the tile is chosen within it. By default
+        most of what is free on a GPU.
     n_jobs : int
-        Threads; memory holds a few tiles for each.
+        Threads of the CPU; memory holds a few tiles for each.
     progress : callable, optional
         Called with the numbers of finished tiles and of all tiles, after each.
-    device : str
-        ``"cpu"``, or a device that has plugged in a backend.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, or a device that has plugged in a backend. By default ``"cuda"``
+        where CuPy and a GPU are there and the kernel, one of :func:`.infinite_kernel` without
+        ``method="reference"``, has a form on it; ``"cpu"`` otherwise.
     key : str, optional
         Names the kernel in the record of a file, for kernels without a ``fingerprint``.
     overwrite : bool
@@ -82,139 +101,137 @@ def gram(
     Raises
     ------
     InputError
-        For sizes below 1, a file of another matrix, or a kernel that a file cannot name.
+        For sizes below 1, a file of another matrix, a kernel that a file cannot name, or a result
+        that is larger than the memory of the machine and has no file.
+    UnsupportedError
+        Where a device is asked for on which the kernel has no form.
     MissingPackageError
-        For zarr where it is not installed.
+        For zarr, or CuPy and a GPU, where they are asked for and missing.
     """
     names = wanted(get)
     x1 = np.asarray(x1)
     symmetric = x2 is None
     right = x1 if x2 is None else np.asarray(x2)
     dtype = np.dtype(dtype)
-    _check(x1, right, dtype, tile, n_jobs)
+    _check(x1, right, dtype, tile, memory, n_jobs)
     shape = (len(x1), len(right))
-    todo = list(tiles(*shape, tile, symmetric=symmetric))
-    total = len(todo)
-    record = None
-    if out is None:
-        arrays: dict[str, Any] = {name: np.empty(shape, dtype) for name in names}
-    else:
-        path = Path(out)
-        who = getattr(kernel, "fingerprint", None) if key is None else key
-        if who is None:
-            raise InputError(
-                f"{type(kernel).__name__} has no fingerprint: give key='...', which names the "
-                "kernel in the record of finished tiles"
-            )
-        data = (x1,) if symmetric else (x1, right)
-        mark = fingerprint(*data, who, dtype.str, tile, names, device)
-        beside = path.with_name(path.name + ".tiles")
-        if overwrite:
-            beside.unlink(missing_ok=True)
-        fresh = not beside.exists()
-        if not fresh:
-            record = Record(beside, mark)
-        arrays = _open(path, names, shape, dtype, tile, fresh=fresh)
-        record = record or Record(beside, mark)
-        todo = [t for t in todo if t.name not in record.done]
-    backend = backend_of(kernel, x1.shape[1:], dtype=dtype, device=device)
-    finished = total - len(todo)
+    with _translated():
+        where, backend = resolve(kernel, x1.shape[1:], dtype=dtype, device=device)
+        path = None if out is None else Path(out)
+        record = None if path is None else path.with_name(path.name + ".tiles")
+        if record is not None and overwrite:
+            record.unlink(missing_ok=True)
+        side = tile or _recorded(record) or _side(backend, names, x1, max(shape), memory, n_jobs)
+        stores: dict[str, Any]
+        journal = None
+        if path is None or record is None:
+            _check_room(math.prod(shape) * dtype.itemsize * len(names))
+            stores = {name: np.empty(shape, dtype) for name in names}
+        else:
+            data = (x1,) if symmetric else (x1, right)
+            who = _who(kernel, key)
+            mark = fingerprint(*data, who, dtype.str, side, names, where)
+            notes = {"tile": side, "device": where}
+            journal = Journal(record, {"tangency_gram": 1, "key": mark}, notes)
+            fresh = not record.exists()
+            if not fresh:
+                _check_same(journal)
+            stores = open_stores(path, names, shape, dtype, side, fresh=fresh)
+        begin = getattr(backend, "tiles", None)
 
-    def work(t: Tile) -> None:
-        same = symmetric and t.rows == t.cols
-        _write(arrays, t, _compute(backend, x1[t.rows], None if same else right[t.cols], names),
-               mirrored=symmetric and not same)  # fmt: skip
-        if record is not None:
-            record.add(t)
+        def at_once(here: slice, there: slice) -> dict[str, Array]:
+            same = symmetric and here == there
+            found = backend.tile(x1[here], None if same else right[there], get=names)
+            return {name: getattr(found, name) for name in names}
 
-    for _ in _run(work, todo, n_jobs):
-        finished += 1
-        if progress is not None:
-            progress(finished, total)
-    for array in arrays.values():
-        if isinstance(array, np.memmap):
-            array.flush()
-    return selected(Gram(arrays.get("nngp"), arrays.get("ntk"), symmetric), get)
+        def told(now: Progress) -> None:
+            if progress is not None:
+                progress(now.done, now.total)
+
+        ahead = begin and begin(x1, None if symmetric else right, get=names, memory=memory)
+        fill(
+            stores,
+            ahead or at_once,
+            tile=side,
+            symmetric=symmetric,
+            journal=journal,
+            progress=told,
+            threads=1 if ahead else n_jobs,
+        )
+    return selected(Gram(stores.get("nngp"), stores.get("ntk"), symmetric), get)
 
 
-def _check(x1: Array, x2: Array, dtype: Any, tile: int, n_jobs: int) -> None:
+def _check(
+    x1: Array, x2: Array, dtype: Any, tile: int | None, memory: float | None, n_jobs: int
+) -> None:
     if x1.ndim < 2 or x1.shape[1:] != x2.shape[1:]:
         raise InputError(f"x1 and x2 are batches of equal samples, got {x1.shape} and {x2.shape}")
-    if tile < 1 or n_jobs < 1:
+    if (tile is not None and tile < 1) or n_jobs < 1:
         raise InputError(f"tile = {tile}, n_jobs = {n_jobs}: both are integers from 1")
+    if memory is not None and not memory > 0:
+        raise InputError(f"memory = {memory}: a number of bytes above 0")
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise InputError(f"dtype {dtype}: it is float32 or float64")
 
 
-def _compute(backend: Backend, x1: Array, x2: Array | None, names: tuple[str, ...]) -> Gram:
-    return backend.tile(x1, x2, get=names)
+def _check_room(size: int) -> None:
+    """An allocation that the system grants and cannot keep ends in a kill, hours later."""
+    machine = host_memory()
+    if machine is not None and size > machine:
+        raise InputError(
+            f"the result takes {size / 1e9:.0f} GB and the machine has {machine / 1e9:.0f} GB: "
+            "give out='name.npy' or out='name.zarr'"
+        )
 
 
-def _write(arrays: dict[str, Any], t: Tile, part: Gram, *, mirrored: bool) -> None:
-    for name, array in arrays.items():
-        values = getattr(part, name)
-        array[t.rows, t.cols] = values
-        if mirrored:
-            array[t.cols, t.rows] = values.T
+def _check_same(journal: Journal) -> None:
+    """Refuse the record of another matrix, in words that say what may be another."""
+    try:
+        journal.finished()
+    except PlanError as error:
+        begun = (journal.head() or {}).get("notes", {}).get("device", journal.notes["device"])
+        where = "" if begun == journal.notes["device"] else f"; it was begun on device={begun!r}"
+        raise InputError(
+            f"{journal.path} records the tiles of another matrix (other data, kernel, dtype, "
+            f"tile, get or device){where}: give another file or overwrite=True"
+        ) from error
 
 
-def _run(work: Callable[[Tile], None], todo: list[Tile], n_jobs: int) -> Iterator[None]:
-    """Yield once for each tile that is done; errors of a thread are raised here."""
-    if n_jobs == 1:
-        for t in todo:
-            work(t)
-            yield
-        return
-    with ThreadPoolExecutor(n_jobs) as pool:
-        pending: set[Future[None]] = set()
-        queue = iter(todo)
-        try:
-            while True:
-                while len(pending) < n_jobs and (following := next(queue, None)) is not None:
-                    pending.add(pool.submit(work, following))
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _who(kernel: Any, key: str | None) -> Any:
+    who = getattr(kernel, "fingerprint", None) if key is None else key
+    if who is None:
+        raise InputError(
+            f"{type(kernel).__name__} has no fingerprint: give key='...', which names the "
+            "kernel in the record of finished tiles"
+        )
+    return who
 
 
-def _open(
-    path: Path,
-    names: tuple[str, ...],
-    shape: tuple[int, int],
-    dtype: Any,
-    tile: int,
-    *,
-    fresh: bool,
-) -> dict[str, Any]:
-    if path.suffix == ".zarr":
-        try:
-            import zarr
-        except ImportError as error:
-            raise MissingPackageError(
-                'zarr is not installed: pip install "tangency[cluster]", or give a .npy file'
-            ) from error
-        group = zarr.open_group(str(path), mode="w" if fresh else "r+")
-        if not fresh:
-            return {name: group[name] for name in names}
-        chunks = (min(tile, max(shape[0], 1)), min(tile, max(shape[1], 1)))
-        return {n: group.create_array(n, shape=shape, chunks=chunks, dtype=dtype) for n in names}
-    if path.suffix != ".npy":
-        raise InputError(f"out = {path}: it ends in .npy or .zarr")
-    files = {
-        name: path if len(names) == 1 else path.with_name(f"{path.stem}.{name}.npy")
-        for name in names
-    }
-    if not fresh:
-        missing = [str(f) for f in files.values() if not f.exists()]
-        if missing:
-            raise InputError(f"{missing[0]} is gone but its tiles are recorded: overwrite=True")
-        return {name: np.lib.format.open_memmap(f, mode="r+") for name, f in files.items()}
-    return {
-        name: np.lib.format.open_memmap(f, mode="w+", dtype=dtype, shape=shape)
-        for name, f in files.items()
-    }
+def _recorded(record: Path | None) -> int | None:
+    """The tile of a run that goes on: a choice by memory may be another today."""
+    head = None if record is None or not record.exists() else Journal(record, {}).head()
+    if head is None:
+        return None
+    # Files without the note are of the time when 2,048 was the only default.
+    return int(head.get("notes", {}).get("tile", SIDE))
+
+
+def _side(
+    backend: Backend, names: tuple[str, ...], x1: Array, longest: int, memory: float | None,
+    n_jobs: int,
+) -> int:  # fmt: skip
+    choose = getattr(backend, "side", None)
+    most = int(choose(names, math.prod(x1.shape[1:]), memory, n_jobs)) if choose else SIDE
+    # So many tiles that threads share them evenly, and that the time left can be told.
+    return min(most, max(512, -(-longest // 8)))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the room below in the words of this one."""
+    try:
+        yield
+    except DeviceError as error:
+        raise MissingPackageError(str(error)) from error
+    except PlanError as error:
+        raise InputError(str(error)) from error

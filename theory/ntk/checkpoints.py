@@ -87,6 +87,7 @@ def evolution(
     outputs: str = "trace",
     keep: bool = False,
     memory: int | None = None,
+    device: str | None = None,
 ) -> Evolution:
     """Follow the empirical kernel over checkpoints of one training.
 
@@ -104,6 +105,7 @@ def evolution(
     keep : bool
         Whether to return the kernels.
     memory : int, optional
+    device : {"cpu", "cuda"}, optional
         As for the kernel.
 
     Raises
@@ -120,7 +122,7 @@ def evolution(
     start = time.perf_counter()
     if outputs not in ("trace", "sum"):
         raise InputError(f"outputs={outputs!r}: trace or sum, one (n, n) kernel a checkpoint")
-    options: dict[str, Any] = {} if memory is None else {"memory": memory}
+    options: dict[str, Any] = {"device": device} | ({} if memory is None else {"memory": memory})
     targets = None if y is None else label_kernel(y, len(x))
     kernels: list[np.ndarray] = []
     first = before = None

@@ -4,7 +4,8 @@ At a dense site the gradient of output a of sample i in the weight is ``sum_p A_
 inputs of the layer and B the cotangents of its output at the positions p. The product of two such
 gradients needs no gradient: it is ``sum_pq (A_i A_j^T)_pq (B_ia B_jb^T)_pq``. Which way is cheaper
 depends on the sizes; :func:`cheaper` counts, and :func:`contract` does either in any array library
-that has ``einsum``.
+that has ``einsum``: JAX and torch where the model runs, NumPy and CuPy by
+:class:`tangency.gpu.empirical.DeviceAlgebra`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 __all__ = ["Algebra", "Site", "cheaper", "contract", "footprint", "site_gradient", "symmetric"]
 
@@ -26,8 +29,15 @@ class Algebra(Protocol):
     #: Blocks of rows in which one triangle is computed: what the library's products gain from.
     blocks: int
 
+    @property
+    def xp(self) -> Any:
+        """NumPy, or a module like it whose arrays :meth:`array` takes as they are."""
+
     def array(self, x: Any) -> Array:
-        """A NumPy array as one of the library's, on the model's device."""
+        """A NumPy array as one of the library's, where the contraction runs."""
+
+    def host(self, x: Array) -> np.ndarray:
+        """The library's array as one of NumPy."""
 
     def einsum(self, path: str, *arrays: Array) -> Array:
         """Einstein summation in full precision."""
@@ -171,7 +181,7 @@ def _points(
     algebra: Algebra, site: Site, outputs: str, one: Sequence[Array], other: Sequence[Array]
 ) -> Array:
     """One position: the Hadamard product of two Gram matrices."""
-    inner = algebra.einsum("ic,jc->ij", one[0][:, 0], other[0][:, 0])
+    inner = algebra.einsum("ip,jp->ij", one[0][:, 0], other[0][:, 0])
     if site.bias:
         inner = inner + 1
     outer = _products(algebra, outputs, one[1][:, :, 0], other[1][:, :, 0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 __all__ = ["JaxAlgebra", "jax_algebra"]
 
 
@@ -12,12 +14,17 @@ class JaxAlgebra:
     """:class:`tangency.theory.ntk.contraction.Algebra` of jax.numpy."""
 
     blocks = 1  # XLA's products of thin blocks take longer than they save
+    xp = np
 
     def array(self, x: Any) -> Any:
         """A JAX array."""
         import jax.numpy as jnp
 
         return jnp.asarray(x)
+
+    def host(self, x: Any) -> np.ndarray:
+        """A NumPy array."""
+        return np.asarray(x)
 
     def einsum(self, path: str, *arrays: Any) -> Any:
         """Einstein summation at the highest precision."""

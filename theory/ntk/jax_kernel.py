@@ -33,6 +33,9 @@ def checked_inputs(name: str, network: Network, x: Any) -> np.ndarray:
 class JaxModel:
     """A Network as the kernel engine sees it: see :class:`.tiles.Model`.
 
+    Products in JAX are for JAX on a GPU, and on the CPU for few samples, where one compiled call
+    is the fastest; else :class:`.device.DeviceModel` takes them by BLAS, in less time and memory.
+
     Parameters
     ----------
     network : Network
@@ -52,6 +55,13 @@ class JaxModel:
         self.dtype = np.dtype(network.dtype)
         self.algebra = jax_algebra()
         self._weights = dict(network.weights)
+
+    @property
+    def home(self) -> str:
+        """JAX's default device."""
+        import jax
+
+        return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
     def scope(self) -> Any:
         """Context of the arrays that :meth:`sites` returns."""

@@ -1,9 +1,10 @@
 """Random features of the empirical kernel: projected parameter gradients, (n, K, k).
 
-A site held as inputs and cotangents is projected as such: with Gaussian u and v the feature
+A site held as inputs and cotangents is projected as such: with random signs u and v the feature
 ``sum_p (A_p . u) (B_p . v)`` is ``u^T G v`` of a gradient G that is never formed. Elsewhere the
-gradient meets a Gaussian matrix, made in pieces from the seed. Sites are independent, so the mean
-of the products of two samples' features is the kernel without bias.
+gradient meets a matrix of signs, made in pieces from the seed. Sites are independent, so the mean
+of the products of two samples' features is the kernel without bias. Signs err less than Gaussians
+do, and a hash makes the same ones on every machine and device.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
 
+from tangency.gpu.empirical import signs
 from tangency.models.errors import InputError
+from tangency.theory.ntk.device import placed
 from tangency.theory.ntk.empirical import front_end
-from tangency.theory.ntk.tiles import MEMORY, chunk_size
+from tangency.theory.ntk.tiles import MEMORY, Model, chunk_size
 
 __all__ = ["ProjectedNTK", "project_ntk"]
 
-#: Rows of a Gaussian matrix that exist at a time.
+#: Rows of a matrix of signs that exist at a time.
 PIECE = 4096
 
 
@@ -74,6 +78,7 @@ def project_ntk(
     outputs: str = "full",
     seed: int = 0,
     memory: int = MEMORY,
+    device: str | None = None,
 ) -> ProjectedNTK:
     """Random features whose inner products estimate the empirical NTK.
 
@@ -90,23 +95,26 @@ def project_ntk(
         model belong to these when ``memory``, ``features`` and ``outputs`` are the same.
     memory : int
         Bytes that the sites of a chunk of samples and the passes may take.
+    device : {"cpu", "cuda"}, optional
+        Where the projections are taken, as of :func:`tangency.theory.empirical_ntk`.
 
     Raises
     ------
-    InputError
+    InputError, MissingPackageError
         As :func:`tangency.theory.empirical_ntk`.
 
     References
     ----------
-    Johnson and Lindenstrauss (1984); Park et al., "TRAK", arXiv 2303.14186 (projected gradients);
-    Choe et al., "LoGra", arXiv 2405.13954 (projections in Kronecker form).
+    Johnson and Lindenstrauss (1984); Achlioptas, "Database-friendly random projections", JCSS 2003
+    (signs); Park et al., "TRAK", arXiv 2303.14186 (projected gradients); Choe et al., "LoGra",
+    arXiv 2405.13954 (projections in Kronecker form).
     """
     start = time.perf_counter()
     if outputs not in ("full", "sum"):
         raise InputError(f"outputs={outputs!r}: full or sum")
     if features < 1 or memory < 1:
         raise InputError(f"features={features}, memory={memory}: positive numbers are accepted")
-    model = front_end(network)
+    model = placed(front_end(network), device)
     x = model.inputs("x", x)
     k = model.size
     directions = np.eye(k, dtype=model.dtype)
@@ -121,26 +129,25 @@ def project_ntk(
             part, directions, outputs="project", n=1, chunk=len(part), features=features
         )
         with model.scope():
-            rng = np.random.default_rng(seed)  # the same matrices for every chunk
-            rows.append(_project(model, sites, held, rng, features))
+            rows.append(_project(model, sites, held, seed, features))
     found = np.concatenate(rows).astype(model.dtype, copy=False)
     return ProjectedNTK(found, outputs, seed, time.perf_counter() - start)
 
 
-def _project(
-    model: Any, sites: Any, held: Any, rng: np.random.Generator, features: int
-) -> np.ndarray:
+def _project(model: Model, sites: Any, held: Any, seed: int, features: int) -> np.ndarray:
     """Features (n, K, k) of a chunk of samples, summed over the sites."""
     algebra = model.algebra
+    draws = count()  # the same matrices for every chunk
 
-    def gaussian(*shape: int) -> Any:
-        return algebra.array(rng.standard_normal(shape, np.float32).astype(model.dtype))
+    def drawn(rows: int) -> Any:
+        key = (seed, next(draws))
+        return algebra.array(signs(rows, features, key, dtype=model.dtype, xp=algebra.xp))
 
     def plain(gradient: Any) -> Any:
         total: Any = 0
         for i in range(0, gradient.shape[2], PIECE):
             piece = gradient[:, :, i : i + PIECE]
-            total = total + algebra.einsum("nap,pk->nak", piece, gaussian(piece.shape[2], features))
+            total = total + algebra.einsum("nap,pk->nak", piece, drawn(piece.shape[2]))
         return total
 
     total: Any = 0
@@ -149,9 +156,9 @@ def _project(
             total = total + plain(arrays[0])
             continue
         a, b = arrays
-        inward = algebra.einsum("npi,ik->npk", a, gaussian(a.shape[2], features))
-        outward = algebra.einsum("napo,ok->napk", b, gaussian(b.shape[3], features))
+        inward = algebra.einsum("npi,ik->npk", a, drawn(a.shape[2]))
+        outward = algebra.einsum("napo,ok->napk", b, drawn(b.shape[3]))
         total = total + algebra.einsum("npk,napk->nak", inward, outward)
         if site.bias:
             total = total + plain(b.sum(2))
-    return np.asarray(np.asarray(total) / np.sqrt(features))
+    return np.asarray(algebra.host(total) / np.sqrt(features))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.gpu.lanczos import Lanczos
 from tangency.models.errors import InputError
 
 __all__ = ["Spectrum", "lanczos", "spectrum"]
@@ -95,23 +96,22 @@ def lanczos(
     (m,) diagonal, (m,) off-diagonal, whose last entry is the residual's, (m, size) basis; m is
     less than ``steps`` where an invariant subspace is met.
     """
-    q = np.asarray(start, np.float64)
-    q = q / np.linalg.norm(q)
-    basis = np.empty((steps, len(q)))
-    diagonal, beside = [], []
-    for m in range(steps):
-        basis[m] = q
-        w = np.asarray(operator @ q, np.float64)
-        diagonal.append(float(q @ w))
-        for _ in range(2):  # once is not enough
-            w = w - basis[: m + 1].T @ (basis[: m + 1] @ w)
-        beside.append(float(np.linalg.norm(w)))
-        scale = max(map(abs, diagonal))
-        if beside[-1] <= len(q) * np.finfo(np.float64).eps * scale:
-            break
-        q = w / beside[-1]
-    count = len(diagonal)
-    return np.array(diagonal), np.array(beside), basis[:count]
+    run = _iterated(operator, start, steps)
+    count = len(run)
+    basis = run.combine(np.eye(count)[:, :, None])[:, :, 0]
+    return run.tridiagonal()[0], np.array(run.beside)[:, 0], basis
+
+
+def _iterated(operator: Any, start: np.ndarray, steps: int) -> Lanczos:
+    """So many products, or fewer where a subspace is invariant."""
+
+    def product(q: np.ndarray) -> np.ndarray:
+        return np.asarray(operator @ q[:, 0], np.float64)[:, None]
+
+    run = Lanczos(product, np.asarray(start, np.float64)[:, None])
+    while len(run) < steps and (len(run) == 0 or run.beside[-1][0] > 0):
+        run.step()
+    return run
 
 
 def spectrum(
@@ -143,6 +143,8 @@ def spectrum(
     tr(f(A)) via stochastic Lanczos quadrature", SIAM J. Matrix Anal. 38 (2017); Ghorbani, Krishnan,
     Xiao, arXiv 1901.10159 (densities for networks).
     """
+    from scipy.linalg import eigh_tridiagonal
+
     begin = time.perf_counter()
     rows, columns = operator.shape
     if rows != columns:
@@ -154,15 +156,14 @@ def spectrum(
     rng = np.random.default_rng(seed)
     nodes, weights, products = [], [], 0
     for index in range(starts):
-        diagonal, beside, _ = lanczos(operator, rng.choice([-1.0, 1.0], rows), steps)
-        products += len(diagonal)
-        tri = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
-        values, vectors = np.linalg.eigh(tri)
+        run = _iterated(operator, rng.choice([-1.0, 1.0], rows), steps)
+        products += len(run)
+        values, vectors = eigh_tridiagonal(*run.tridiagonal())
         nodes.append(values)
         weights.append(vectors[0] ** 2 / starts)
         if index == 0:
             best = values[::-1][:top]
-            residual = np.abs(beside[-1] * vectors[-1, ::-1][:top])
+            residual = np.abs(run.beside[-1][0] * vectors[-1, ::-1][:top])
     every, share = np.concatenate(nodes), np.concatenate(weights)
     return Spectrum(
         top=best,

@@ -23,9 +23,16 @@ class Replanned(Exception):
 class Model(Protocol):
     """A model as the kernel engine sees it: a Network in JAX or a module in torch."""
 
-    size: int
     dtype: np.dtype[Any]
     algebra: Any
+
+    @property
+    def size(self) -> int:
+        """Outputs of a sample."""
+
+    @property
+    def home(self) -> str:
+        """The kind of device that the model runs on: "cpu", "cuda" or another of torch."""
 
     def scope(self) -> Any:
         """Context of the arrays that :meth:`sites` returns."""

@@ -77,6 +77,11 @@ class TorchModel:
         # Convolutions whose channels stay apart up to the outputs, as far as samples have shown.
         self._apart: dict[int, bool] = {}
 
+    @property
+    def home(self) -> str:
+        """The device of the module."""
+        return str(self.device.type)
+
     def scope(self) -> Any:
         """Context of the arrays that :meth:`sites` returns."""
         return torch.no_grad()
@@ -128,12 +133,12 @@ class TorchModel:
     def product(self, left: Any, right: Any, outputs: str) -> np.ndarray:
         """Kernel of two tiles."""
         with self.scope():
-            return _numpy(contract(self.algebra, left[0], left[1], right[1], outputs))
+            return self.algebra.host(contract(self.algebra, left[0], left[1], right[1], outputs))
 
     def own(self, tile: Any, outputs: str) -> np.ndarray:
         """Kernel of a tile with itself."""
         with self.scope():
-            return _numpy(symmetric(self.algebra, tile[0], tile[1], outputs))
+            return self.algebra.host(symmetric(self.algebra, tile[0], tile[1], outputs))
 
     def whole(self, x: Any, directions: Any, *, outputs: str, chunk: int) -> np.ndarray:
         """Kernel of one tile with itself."""
@@ -275,7 +280,3 @@ class TorchModel:
         self._work = 2 * sum(numbers)
         self._rest = {n: p for n, p in self.parameters.items() if id(p) not in covered}
         self.size = size
-
-
-def _numpy(kernel: Any) -> np.ndarray:
-    return np.asarray(kernel.cpu().numpy())

@@ -13,6 +13,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -46,6 +47,7 @@ class TorchAlgebra:
     """:class:`tangency.theory.ntk.contraction.Algebra` of torch."""
 
     blocks = 8
+    xp = np
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
@@ -53,6 +55,10 @@ class TorchAlgebra:
     def array(self, x: Any) -> Any:
         """A tensor on the module's device."""
         return torch.as_tensor(x, dtype=self.dtype, device=self.device)
+
+    def host(self, x: Any) -> np.ndarray:
+        """A NumPy array."""
+        return np.asarray(x.cpu().numpy())
 
     def einsum(self, path: str, *arrays: Any) -> Any:
         """Einstein summation."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tangency.gpu.lanczos import Lanczos
 from tangency.models.errors import InputError
 from tangency.theory.prediction.grams import mean_diagonal, product
 from tangency.theory.prediction.noise import check_ridge, noise_floor
@@ -54,27 +55,13 @@ def krylov_coefficients(
     """
     ridge = check_ridge(ridge)
     n, mean = len(residual), mean_diagonal(gram)
-    norms = np.linalg.norm(residual, axis=0)
-    basis = [np.divide(residual, norms, out=np.zeros_like(residual), where=norms > 0)]
-    diagonal: list[np.ndarray] = []
-    beside: list[np.ndarray] = []
-    limit, size = min(n, max_steps), np.zeros(residual.shape[1])
+    run, limit = Lanczos(lambda q: product(gram, q), residual), min(n, max_steps)
     while True:
-        q = basis[-1]
-        w = product(gram, q)
-        diagonal.append(np.einsum("nc,nc->c", q, w))
-        size = np.maximum(size, np.linalg.norm(w, axis=0))
-        for _ in range(2):  # twice is enough
-            for p in basis:
-                w -= p * np.einsum("nc,nc->c", p, w)
-        beta = np.linalg.norm(w, axis=0)
-        # What is left below rounding is an invariant space: the column is solved.
-        beta = np.where(beta > n * np.finfo(np.float64).eps * size, beta, 0.0)
-        beside.append(beta)
-        k = len(diagonal)
-        if k < LOOK or k % LOOK == 0 or k == limit or not beta.any():
+        run.step()
+        k = len(run)
+        if k < LOOK or k % LOOK == 0 or k == limit or not run.beside[-1].any():
             solved, defect, least = _projected(
-                np.array(diagonal), np.array(beside), clock, ridge, mean, norms, tol
+                np.array(run.diagonal), np.array(run.beside), clock, ridge, mean, run.norms, tol
             )
             if k == n or defect <= tol:
                 break
@@ -83,8 +70,7 @@ def krylov_coefficients(
                     f"Lanczos iteration leaves a defect of {defect:.2g} of the targets after "
                     f"{k} products: give a ridge, a shorter t, a larger tol or method='eigh'"
                 )
-        basis.append(np.divide(w, beta, out=np.zeros_like(w), where=beta > 0))
-    answer = sum(solved[:, None, i, :] * q for i, q in enumerate(basis))
+    answer = run.combine(solved)
     floor = noise_floor(gram, error=error)
     _spectrum(np.zeros(1), ridge, mean, floor, least).warn(clock, stacklevel + 1)
     return Krylov(np.asarray(answer), k, defect)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tangency.cli.common import (
+    Progress,
     emit,
     head,
     load_data,
@@ -19,11 +19,14 @@ from tangency.cli.common import (
     save_arrays,
     save_plot,
 )
+from tangency.cli.kernel_scores import regression
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["command"]
+
+_SMALL = 100_000  # pairs of samples and sites below which no compiled code is worth its loading
 
 
 @click.command(name="kernel")
@@ -75,6 +78,11 @@ __all__ = ["command"]
     help="Variance of the biases.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first samples only.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where it is computed [default: cuda where CuPy and a GPU are there, else cpu].",
+)
 @output_options
 def command(
     model: Path,
@@ -86,6 +94,7 @@ def command(
     weight_variance: float,
     bias_variance: float,
     limit: int | None,
+    device: str | None,
     as_json: bool,
     out: Path | None,
     plot: Path | None,
@@ -115,11 +124,13 @@ def command(
         weight_variance=weight_variance,
         bias_variance=bias_variance,
     )
-    gram = kernel(x, get=get)
+    engine = _Engine(kernel, x, get, device)
+    gram = engine(x)
     eigenvalues = np.linalg.eigvalsh(gram)[::-1]
     floor = noise_floor(gram)
     answer: dict[str, Any] = head(network, model) | {
         "kernel": get,
+        "device": engine.device,
         "shape": list(gram.shape),
         "trace": float(np.trace(gram)),
         "largest": float(eigenvalues[0]),
@@ -129,12 +140,13 @@ def command(
     }
     lines = [
         f"{model}: infinite-width {get.upper()} on {len(x)} samples of {data}",
+        f"  device        {engine.device}",
         f"  trace         {answer['trace']:.6g}",
         f"  eigenvalues   {answer['largest']:.6g} ... {answer['least']:.6g}  estimate, "
         f"float64 (noise floor {answer['noise_floor']:.2g})",
     ]
     if y is not None:
-        scores = _regression(kernel, gram, get, ridge, (x, y), (data, test), network)
+        scores = regression(engine, gram, ridge, (x, y), (data, test), network)
         answer |= {"ridge": ridge} | scores
         measure = scores["measure"]
         lines.append(f"  left out      {measure} {scores['leave_one_out']:.4f}  ridge {ridge:g}")
@@ -149,61 +161,30 @@ def command(
     emit(as_json, answer, "\n".join(lines))
 
 
-def _regression(
-    kernel: Any,
-    gram: np.ndarray,
-    get: str,
-    ridge: float,
-    train: tuple[np.ndarray, np.ndarray],
-    files: tuple[Path, Path | None],
-    network: Any,
-) -> dict[str, Any]:
-    """Scores of kernel ridge regression: on what is left out, and on the test file."""
-    import numpy as np
+class _Engine:
+    """The Gram engine on one device, with a progress line that says how much time is left."""
 
-    from tangency.theory.prediction import NoiseFloorWarning, kernel_ridge
+    def __init__(self, kernel: Any, x: np.ndarray, get: str, device: str | None) -> None:
+        from tangency.theory.kernels.backend import resolve
 
-    x, y = train
-    data, test = files
-    _check_targets(data, x, y)
-    classes = np.unique(y) if y.dtype.kind in "iub" else None
-    columns = y if classes is None else (y[:, None] == classes) - 1.0 / len(classes)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NoiseFloorWarning)
-        fit = kernel_ridge(gram, columns, ridge=ridge, leave_one_out=True)
-    for warning in caught:
-        click.echo(f"tangency: warning: {warning.message}", err=True)
-    scores = {
-        "measure": "R^2" if classes is None else "accuracy",
-        "leave_one_out": _score(fit.leave_one_out, y, classes),
-    }
-    if test is not None:
-        x_test, y_test = load_data(test, network, labels=True)
-        assert y_test is not None
-        _check_targets(test, x_test, y_test)
-        scores["test"] = _score(fit.predict(kernel(x_test, x, get=get)), y_test, classes)
-    return scores
+        self.kernel, self.get = kernel, get
+        self.sites = kernel.plan(x.shape[1:]).widest_site_pair
+        # A small matrix is there before any compiled code is loaded.
+        if device is None and len(x) ** 2 * self.sites < _SMALL:
+            device = "cpu"
+        self.device = resolve(kernel, x.shape[1:], device=device)[0]
 
+    def __call__(self, x1: np.ndarray, x2: np.ndarray | None = None) -> np.ndarray:
+        import numpy as np
 
-def _check_targets(path: Path, x: np.ndarray, y: np.ndarray) -> None:
-    from tangency.models.errors import InputError
+        from tangency.theory.kernels import gram
 
-    if y.ndim == 0 or len(y) != len(x) or y.dtype.kind not in "iubf":
-        raise InputError(
-            f"{path}: y is {y.dtype} {y.shape}, one number or row a sample of {len(x)}"
-        )
-    if y.dtype.kind in "iub" and y.ndim != 1:
-        raise InputError(f"{path}: y has shape {y.shape}: labels (integers) are ({len(x)},)")
-
-
-def _score(f: Any, y: np.ndarray, classes: np.ndarray | None) -> float:
-    """Accuracy of the greatest output, or R^2 averaged over outputs."""
-    import numpy as np
-
-    if classes is not None:
-        return float(np.mean(classes[f.argmax(1)] == y))
-    left, spread = np.sum((f - y) ** 2, 0), np.sum((y - y.mean(0)) ** 2, 0)
-    return float(np.mean(1.0 - left / np.where(spread > 0, spread, 1.0)))
+        entries = len(x1) * len(x1 if x2 is None else x2) * self.sites
+        if self.device == "cpu" and entries < _SMALL:
+            return np.asarray(self.kernel(x1, x2, get=self.get))
+        with Progress(f"{self.get.upper()} on {self.device}") as progress:
+            found = gram(self.kernel, x1, x2, get=self.get, device=self.device, progress=progress)
+        return np.asarray(found)
 
 
 class _Picture:

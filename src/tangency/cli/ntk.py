@@ -54,10 +54,9 @@ __all__ = ["command"]
 @click.option(
     "--memory",
     type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
     metavar="MIB",
-    help="Memory for what the layers hold of a tile of samples.",
+    help="Memory for what the layers hold of a tile of samples; by default 256, and up to 4096 for "
+    "the kernel on a GPU.",
 )
 @click.option(
     "--dtype",
@@ -65,6 +64,11 @@ __all__ = ["command"]
     default="float64",
     show_default=True,
     help="Precision of the computation.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where it is computed from the layers [default: cuda where CuPy and a GPU are there].",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first samples only.")
 @output_options
@@ -77,7 +81,8 @@ def command(
     spectrum: int | None,
     features: int | None,
     seed: int,
-    memory: int,
+    memory: int | None,
+    device: str | None,
     as_json: bool,
     out: Path | None,
     plot: Path | None,
@@ -91,8 +96,11 @@ def command(
     """
     if spectrum is not None and features is not None:
         raise click.UsageError("--spectrum and --features are two answers: ask for one")
+    if spectrum is not None and device is not None:
+        raise click.UsageError("--spectrum multiplies where the model runs: leave --device out")
     network = load_model(model, **reading).astype(dtype)
     x = load_data(data, network)[0][:limit]
+    budget: dict[str, Any] = {} if memory is None else {"memory": memory * 2**20}
     result: Any
     if spectrum is not None:
         from tangency.theory.ntk import NTKOperator
@@ -107,9 +115,8 @@ def command(
         if plot is not None:
             raise click.UsageError("--features have no picture: leave --plot out")
         chosen = "sum" if outputs == "sum" else "full"
-        budget = memory * 2**20
         result = project_ntk(
-            network, x, features=features, outputs=chosen, seed=seed, memory=budget
+            network, x, features=features, outputs=chosen, seed=seed, device=device, **budget
         )
         arrays = {"features": result.features}
         numbers = {
@@ -128,7 +135,7 @@ def command(
 
         with Progress("tangent kernel") as progress:
             result = empirical_ntk(
-                network, x, outputs=outputs, memory=memory * 2**20, seed=seed, progress=progress
+                network, x, outputs=outputs, seed=seed, progress=progress, device=device, **budget
             )
         arrays = {"ntk": result.ntk}
         numbers = result.as_dict()
