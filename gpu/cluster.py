@@ -3,14 +3,14 @@
 Every task is idempotent, writes to disk and returns a number or two, so a worker that is killed
 loses nothing: its tasks run again elsewhere. One chunk of the array is one tile, and what a task
 has finished is noted beside the array (a tile) or is the result file itself (a job).
-
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def gram_on_cluster(
         for here, there in tile_slices(n, n, tile, symmetric=True)
     ]
     missing = [item for item in items if not os.path.exists(item[2])]
-    _run(client, _Tile(compute, str(path), np.dtype(dtype).name), missing)
+    for _ in _run(client, _Tile(compute, str(path), np.dtype(dtype).name), missing):
+        pass
     return store
 
 
@@ -115,6 +116,8 @@ def run_manifest(
     results: str | Path,
     *,
     client: Any = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run ``job`` on every row of a manifest; rows with a result are left as they are.
 
@@ -127,11 +130,20 @@ def run_manifest(
     results : folder
         Gets ``<name>.json`` for each; a killed run is started again and goes on.
     client : dask.distributed.Client, optional
-        Without one the rows run here, one after another.
+        Without one the rows run here.
+    threads : int
+        Rows at once, of those that run here: for jobs that are processes of their own.
+    progress : callable, optional
+        Called with (results there, rows) at first and after each job.
 
     Returns
     -------
     The results, in the manifest's order.
+
+    Raises
+    ------
+    PlanError
+        For a row without a unique name, or threads below 1.
     """
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,11 +156,23 @@ def run_manifest(
     missing = [
         (row, path) for row, path in zip(rows, paths, strict=True) if not os.path.exists(path)
     ]
-    if client is None:
-        for item in missing:
-            _Job(job)(item)
-    else:
-        _run(_checked(client), _Job(job), missing)
+    if threads < 1:
+        raise PlanError(f"threads = {threads}: at least 1")
+    done = len(rows) - len(missing)
+
+    def tell(_: Any = None) -> None:
+        if progress is not None:
+            progress(done, len(rows))
+
+    tell()
+    finished = (
+        _here(_Job(job), missing, threads)
+        if client is None
+        else _run(_checked(client), _Job(job), missing)
+    )
+    for _ in finished:
+        done += 1
+        tell()
     return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
 
 
@@ -195,14 +219,31 @@ class _Job:
         return 1
 
 
-def _run(client: Any, task: Any, items: Iterable[Any]) -> None:
-    """Run all, with retries, and forget the results as they come."""
+def _here(task: Any, items: list[Any], threads: int) -> Iterator[None]:
+    """Run all in this process, and yield as they come."""
+    if threads == 1:
+        for item in items:
+            task(item)
+            yield
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for future in as_completed([pool.submit(task, item) for item in items]):
+            future.result()
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(client: Any, task: Any, items: Iterable[Any]) -> Iterator[None]:
+    """Run all, with retries, forget the results as they come, and yield."""
     import distributed
 
     in_order_of_arrival: Any = distributed.as_completed
     futures = client.map(task, list(items), retries=_RETRIES, pure=False)
     for future in in_order_of_arrival(futures):
         future.result()
+        yield
 
 
 def _checked(client: Any) -> Any:

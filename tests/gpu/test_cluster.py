@@ -46,7 +46,6 @@ def two_workers(folder):
             yield client
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_worker_loses_nothing(tmp_path):
     path = tmp_path / "k.zarr"

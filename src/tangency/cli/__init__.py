@@ -20,6 +20,7 @@ __all__ = ["cli", "main"]
 #: Subcommand -> (module, one line of help).
 COMMANDS = {
     "activations": ("activations", "List the activation records, or print one record's card."),
+    "batch": ("batch", "Run the commands of a manifest, here or on many machines; resumable."),
     "bounds": ("bounds", "Bound the outputs over boxes; certified accuracy on a data set."),
     "certify": ("certify", "Prove a Lipschitz bound, or robustness on a data set."),
     "check": ("check", "Check a certificate against a model."),

@@ -1,0 +1,110 @@
+"""``tangency batch``: rows of a manifest as processes, kept results, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tangency.cli import cli
+from tangency.models.errors import InputError
+
+pytest.importorskip("onnx", reason="the example is an ONNX file")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def write(folder, *rows):
+    path = folder / "jobs.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    return path
+
+
+def run(path, *options):
+    arguments = ["batch", str(path), "--out", str(path.parent / "results"), *map(str, options)]
+    return CliRunner().invoke(cli, arguments)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copy(EXAMPLES / "digits_maxmin.onnx", tmp_path / "net.onnx")
+    return tmp_path
+
+
+def test_certificates_of_a_manifest_and_what_is_there_is_kept(folder):
+    rows = [
+        {
+            "name": "proved",
+            "run": ["certify", "net.onnx", "--method", "product", "--out", "p.cert"],
+        },
+        {"name": "checked", "run": ["inspect", "net.onnx"]},
+        {"name": "missing", "run": ["inspect", "no.onnx"]},
+    ]
+    answer = run(write(folder, *rows), "--jobs", 2, "--json")
+    assert answer.exit_code == 2, answer.output
+    found = json.loads(answer.stdout)["rows"]
+    assert [row["status"] for row in found] == [0, 0, 2]
+    assert found[0]["answer"]["certified"] is True
+    assert "no.onnx" in found[2]["error"]
+    assert (folder / "p.cert").is_file()
+
+    # The second call runs nothing that has a result: one that was changed by hand comes back.
+    kept = folder / "results" / "checked.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"seconds": -1.0}))
+    (folder / "results" / "missing.json").unlink()
+    rows[2]["run"] = ["check", "p.cert", "net.onnx"]
+    answer = run(write(folder, *rows))
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(kept.read_text())["seconds"] == -1.0
+    assert json.loads((folder / "results" / "missing.json").read_text())["answer"]["holds"] is True
+    assert "certified" in answer.output
+    assert "3 rows, 3 answered" in answer.output
+
+    # A result of another command is not taken for this one's.
+    rows[0]["run"] = ["inspect", "net.onnx"]
+    answer = run(write(folder, *rows))
+    assert isinstance(answer.exception, InputError)
+    assert "another command" in str(answer.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"name": "a"}', "line 1: give"),
+        ('\n{"name": "a", "run": "certify"}', "line 2: give"),
+        ('{"name": "a", "run": ["batch", "x"]}', "does not run batches"),
+        ('{"name": "../a", "run": ["inspect"]}', "unique name"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_by_its_line(tmp_path, text, said):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(text, encoding="utf-8")
+    answer = run(path)
+    assert isinstance(answer.exception, InputError)
+    assert said in str(answer.exception)
+
+
+def test_no_manifest_and_no_scheduler(tmp_path):
+    answer = run(tmp_path / "none.jsonl")
+    assert isinstance(answer.exception, InputError)
+    assert "cannot be read" in str(answer.exception)
+    pytest.importorskip("distributed")
+    path = write(tmp_path, {"name": "a", "run": ["inspect", "x"]})
+    answer = run(path, "--scheduler", "tcp:/nowhere")
+    assert isinstance(answer.exception, InputError)
+    assert "--scheduler" in str(answer.exception)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_of_a_scheduler_run_the_rows(folder):
+    distributed = pytest.importorskip("distributed")
+    path = write(folder, *({"name": f"row{k}", "run": ["inspect", "net.onnx"]} for k in range(2)))
+    with distributed.LocalCluster(
+        n_workers=1, processes=False, dashboard_address=None, silence_logs=60
+    ) as cluster:
+        answer = run(path, "--scheduler", cluster.scheduler_address, "--json")
+    assert answer.exit_code == 0, answer.output
+    assert [row["status"] for row in json.loads(answer.stdout)["rows"]] == [0, 0]
