@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 from pathlib import Path
@@ -35,28 +37,50 @@ def write_papers(source: Path, folder: Path) -> list[str]:
     lines = ["# Papers", "", _ABOUT, ""]
     if rows:
         lines += ["| paper | verdict | plot |", "| --- | --- | --- |", *rows, ""]
-    lines += _toctree([f"{name}/index" for name in found])
+    lines += _toctree([f"{name}/index" for name in found], hidden=bool(found))
     (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
     return found
 
 
 def write_notebooks(source: Path, folder: Path) -> list[str]:
-    """Copy the notebooks as they were executed, and write an index."""
+    """Copy the notebooks as they were executed, and write an index with a picture of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    rows, found = [], []
     for path in sorted(source.glob("*.ipynb")):
         shutil.copy(path, folder / path.name)
+        title, picture = _first(path)
+        plot = ""
+        if picture is not None:
+            (folder / f"{path.stem}.png").write_bytes(picture)
+            plot = f"![{_plain(title)}]({path.stem}.png)"
+        rows.append(f"| [{_plain(title)}]({path.name}) | {plot} |")
         found.append(path.stem)
     lines = ["# Notebooks", "", "Executed where they were written; the outputs are theirs.", ""]
-    lines += _toctree(found) if found else ["There are none yet.", ""]
+    if not found:
+        lines += ["There are none yet.", ""]
+    else:
+        lines += ["| notebook | one of its plots |", "| --- | --- |", *rows, ""]
+        lines += _toctree(found, hidden=True)
     (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
     return found
 
 
+def _first(notebook: Path) -> tuple[str, bytes | None]:
+    """The heading of a notebook, and the first picture among its outputs."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    title = "".join(cells[0]["source"]).partition("\n")[0].lstrip("# ")
+    for cell in cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {}).get("image/png")
+            if data is not None:
+                return title, base64.b64decode("".join(data))
+    return title, None
+
+
 _ABOUT = """Theorems of the field, reproduced with tangency's own modules. Each page has the claim
-in plain words, the code that measures it, the plot, and a verdict: the target was fixed before the
-run, and whether it was met is computed from what was measured. `tangency papers run NAME --quick`
-runs one again."""
+in plain words, the code that measures it, the plot, and a verdict: whether the target was met is
+computed from what was measured. Targets were fixed before the runs; where one changed after an
+earlier run, the page says so. `tangency papers run NAME --quick` runs one again."""
 
 
 def _word(verdict: Verdict | None) -> str:
@@ -69,6 +93,9 @@ def _box(verdict: Verdict | None) -> str:
         return ":::{note}\nNo full run has left a verdict yet.\n:::\n"
     kind = "tip" if verdict.passed else "warning"
     text = f"**Claim.** {_plain(verdict.claim)}\n\n**Target.** {_plain(verdict.target)}"
+    lines = [line.strip() for line in str(verdict).splitlines()[3:]]
+    if lines:
+        text += "\n\n**Measured.**\n\n" + "\n".join(f"- {_plain(line)}" for line in lines)
     return f":::{{admonition}} Verdict: {_word(verdict)}\n:class: {kind}\n\n{text}\n:::\n"
 
 
@@ -102,13 +129,6 @@ def _plain(text: str) -> str:
     return text
 
 
-def _toctree(pages: list[str]) -> list[str]:
-    return [
-        "```{toctree}",
-        ":maxdepth: 1",
-        *([":hidden:"] if "/" in "".join(pages) else []),
-        "",
-        *pages,
-        "```",
-        "",
-    ]
+def _toctree(pages: list[str], *, hidden: bool = False) -> list[str]:
+    head = ["```{toctree}", ":maxdepth: 1", *([":hidden:"] if hidden else []), ""]
+    return [*head, *pages, "```", ""]

@@ -79,7 +79,8 @@ for column, (name, mark) in enumerate(zip(names, "vxos", strict=True)):
     axes.plot(small[:, column] / small[:, 1], mark, label=name, **style)
 axes.set_xlabel("random 6-12-4 network (number)")
 axes.set_ylabel("bound / largest norm over patterns")
-axes.legend(fontsize="small")
+axes.set_ylim(0.95, 1.15 * (small[:, 3] / small[:, 1]).max())
+axes.legend(fontsize="small", ncols=2)
 plt.show()
 
 # %% [markdown]

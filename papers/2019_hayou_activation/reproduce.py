@@ -12,7 +12,8 @@ from tangency.theory.verdict import Verdict, reproduce
 FOLDER = Path(__file__).parent
 TARGET = (
     "ReLU: (1-c) l^2 = 9 pi^2/2 to 1 % at l = 1e4; tanh, sigma_b = 0.2: (1-c) l = beta_q to 1 % at "
-    "l = 3000; off the edge log(1-c) is a straight line in l: correlation below -0.999"
+    "l = 3000; off the edge log(1-c) is a straight line in l: correlation below -0.999, slope "
+    "log(chi) to 1 %"
 )
 
 
@@ -29,6 +30,8 @@ def main(quick: bool) -> Verdict:
     ordered = DepthMap("tanh", 1.0, 0.04)
     deep = ordered.correlations(0.5, ordered.fixed_point(), 60)
     straight = float(np.corrcoef(np.arange(10, 61), np.log(deep[10:]))[0, 1])
+    decay = float(np.polyfit(np.arange(30, 61), np.log(deep[30:]), 1)[0])
+    decay_law = float(np.log(phase(ordered).perpendicular))
     relu_seen, tanh_seen = relu[-1] * relu_depth**2, tanh[-1] * tanh_depth
     measured = {
         "relu: (1-c) l^2 at l = 1e4": float(relu_seen),
@@ -36,6 +39,8 @@ def main(quick: bool) -> Verdict:
         "tanh: (1-c) l at l = 3000": float(tanh_seen),
         "tanh: beta_q": float(tanh_law),
         "tanh ordered: correlation of log(1-c) with l": straight,
+        "tanh ordered: slope of log(1-c)": decay,
+        "tanh ordered: log(chi)": decay_law,
         "tanh ordered: phase": phase(ordered).name,
     }
     passed = (
@@ -43,8 +48,9 @@ def main(quick: bool) -> Verdict:
         and abs(relu_seen / relu_law - 1.0) < 0.01
         and abs(tanh_seen / tanh_law - 1.0) < 0.01
         and straight < -0.999
+        and abs(decay / decay_law - 1.0) < 0.01
     )
-    figure = None if quick else _draw(relu, relu_law, tanh, tanh_law, deep)
+    figure = None if quick else _draw(relu, relu_law, tanh, tanh_law, deep, decay_law)
     claim = (
         "On the edge of chaos 1 - c_l falls like 9 pi^2 / (2 l^2) for ReLU and like beta_q / l for "
         "smooth activations; off it, exponentially."
@@ -64,7 +70,7 @@ def _variance_of(name: str, bias: float) -> float:
     return 0.5 * (low + high)
 
 
-def _draw(relu, relu_law, tanh, tanh_law, deep) -> Path:
+def _draw(relu, relu_law, tanh, tanh_law, deep, decay_law) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
@@ -79,8 +85,12 @@ def _draw(relu, relu_law, tanh, tanh_law, deep) -> Path:
         left.loglog(
             far, law / far**power, "-", color=colour, label=f"theory: {law:.2f} / ℓ^{power}"
         )
-    left.loglog(np.arange(1, 61), deep[1:], "--", color="0.4", label="tanh, ordered phase")
-    left.set_ylim(1e-9, 2.0)
+    layers = np.arange(1, 61)
+    left.loglog(layers[::3], deep[1::3], ".", color="0.4", label="tanh, ordered phase")
+    law = deep[30] * np.exp(decay_law * (layers - 30))
+    left.loglog(layers, law, "-", color="0.4", label="theory: χ^ℓ")
+    left.set_title("Two inputs with depth (points: iterated maps)", fontsize="medium")
+    left.set_ylim(1e-13, 2.0)
     left.set_xlabel("layer ℓ")
     left.set_ylabel("1 − c  (c: correlation of two inputs)")
     left.legend(fontsize="small")
@@ -88,9 +98,9 @@ def _draw(relu, relu_law, tanh, tanh_law, deep) -> Path:
         edge = edge_of_chaos(name, np.geomspace(1e-3, 20.0, 60))
         marks = "o" if name == "relu" else "-"
         right.plot(np.sqrt(edge.bias_variances), np.sqrt(edge.weight_variances), marks, label=name)
-    right.set_xlabel("σ_b")
-    right.set_ylabel("σ_w")
-    right.set_title("Edge of chaos")
+    right.set_xlabel("σ_b (standard deviation of the biases)")
+    right.set_ylabel("σ_w (of the weights, times √fan-in)")
+    right.set_title("Edge of chaos, by activation", fontsize="medium")
     right.legend()
     path = FOLDER / "figure.png"
     figure.savefig(path, dpi=80)

@@ -53,9 +53,9 @@ def main(quick: bool) -> Verdict:
     )
     figure = None if quick else _draw(paths, found)
     claim = (
-        "With branches scaled by 1/sqrt(L) the covariances of a residual network have one limit, in "
-        "whatever order width and depth go to infinity (ReLU: q_1 = sqrt(e)), at rate n^(-1/2) for "
-        "n = L."
+        "With branches scaled by 1/sqrt(L) the covariances of a residual network have one limit, "
+        "in whatever order width and depth go to infinity (ReLU: q_1 = sqrt(e)), at rate n^(-1/2) "
+        "for n = L."
     )
     return Verdict(FOLDER.name, claim, measured, TARGET, bool(passed), figure)
 
@@ -94,7 +94,7 @@ def _draw(paths, found) -> Path:
     first = found["n = L"][0]["error"] * math.sqrt(paths["n = L"][0][0])
     axes.plot(x, first / np.sqrt(x), "k--", label="theory: n^(−1/2)")
     axes.set_xlabel("size that grows (n or L)")
-    axes.set_ylabel("rms error of the covariance to the limit")
+    axes.set_ylabel("rms distance of the covariance to its limit (2 s.e.)")
     axes.legend()
     path = FOLDER / "figure.png"
     figure.savefig(path, dpi=80)

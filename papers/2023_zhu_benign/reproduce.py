@@ -46,9 +46,13 @@ def main(quick: bool) -> Verdict:
                     clustered.setdefault(d, []).append(_least(gram))
             errors[d, depth] = found
     measured = {
-        "clean test error": {f"d = {d}, depth {k}": float(np.mean(e)) for (d, k), e in errors.items()},
+        "clean test error": {
+            f"d = {d}, depth {k}": float(np.mean(e)) for (d, k), e in errors.items()
+        },
         "training accuracy on noisy labels": min(fitted),
-        "least eigenvalue, two layers, uniform inputs": {f"d = {d}": min(v) for d, v in least.items()},
+        "least eigenvalue, two layers, uniform inputs": {
+            f"d = {d}": min(v) for d, v in least.items()
+        },
         "the same on the two clusters": {f"d = {d}": min(v) for d, v in clustered.items()},
         "1 - 1/pi": BOUND,
         "seeds": len(seeds),
@@ -88,24 +92,32 @@ def _data(rng, d: int, count: int):
 def _draw(errors) -> Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     ax = figure.add_subplot()
     for i, depth in enumerate((1, 3, 6)):
         seen = [(d, e) for (d, k), e in errors.items() if k == depth]
+        means = np.array([np.mean(e) for _, e in seen])
+        spread = np.array([np.std(e) for _, e in seen])
         ax.errorbar(
-            [d * (1 + 0.03 * (i - 1)) for d, _ in seen],
-            [np.mean(e) for _, e in seen],
-            [np.std(e) for _, e in seen],
+            [d * (1 + 0.05 * (i - 1)) for d, _ in seen],
+            means,
+            [np.minimum(spread, means), spread],  # an error is not negative
             fmt="o-",
             capsize=3,
             label=f"{depth} hidden layer{'s' if depth > 1 else ''}",
         )
     ax.axhline(FLIPS, color="k", linestyle=":", label="flipped training labels")
+    ax.axhline(0.005, color="0.6", linestyle="--", label="0.5 %")
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1e-3)
+    ax.set_ylim(-1e-4, 0.3)
+    ax.set_yticks([0, 1e-3, 1e-2, 1e-1], ["0", "0.1 %", "1 %", "10 %"])
+    dimensions = sorted({d for d, _ in errors})
+    ax.set_xticks(dimensions, [str(d) for d in dimensions])
+    ax.minorticks_off()
     ax.set_xlabel("input dimension d (400 samples)")
-    ax.set_ylabel("error on clean test labels (s.d. over seeds)")
-    ax.legend()
+    ax.set_ylabel("error on clean test labels (mean, s.d. over 5 seeds)")
+    ax.legend(fontsize=8)
     path = FOLDER / "figure.png"
     figure.savefig(path, dpi=80)
     return path

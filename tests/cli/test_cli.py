@@ -141,6 +141,10 @@ def test_activations(run, tmp_path):
     assert card["activation"]["params"] == {"negative_slope": 0.2}
     listed = json.loads(run("activations", "--json")[1])
     assert len(listed["activations"]) > 60
+    for group in listed["groups"]:  # whatever is listed has a card
+        assert group["formula"] in run("activations", group["name"])[1]
+    assert json.loads(run("activations", "softmax", "--json")[1])["activation"]["lipschitz"] == 0.5
+    assert run("activations", "maxmin", "--set", "x=1")[0] == 2
 
 
 def write(path: Path, **arrays: np.ndarray) -> str:

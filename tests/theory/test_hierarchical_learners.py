@@ -14,6 +14,7 @@ from tangency.theory.hierarchical import (
     inner_product_kernel,
     sample_complexity,
     samples_needed,
+    train_layerwise,
 )
 from tangency.theory.kernels import Dense, Relu, infinite_kernel, serial
 
@@ -47,12 +48,50 @@ def test_cubic_features_and_cubic_links_are_learnt():
         assert found > 0.75
 
 
+def test_the_stages_share_no_sample_and_leave_none_out(task, monkeypatch):
+    from tangency.theory.hierarchical import estimator
+
+    _, (x, y), _ = task
+    seen = []
+
+    def watched(inner, first, second, **options):
+        seen.append((first, second))
+        return train_layerwise(inner, first, second, **options)
+
+    monkeypatch.setattr(estimator, "train_layerwise", watched)
+    ThreeLayerRegressor(outer_fraction=0.25, outer_width=8).fit(x[:200], y[:200])
+    ((first, second),) = seen
+    assert (len(first[0]), len(second[0])) == (150, 50)
+    rows = {tuple(row) for row in np.vstack([first[0], second[0]])}
+    assert rows == {tuple(row) for row in x[:200]}
+    together = np.concatenate([first[1], second[1]])
+    np.testing.assert_array_equal(np.sort(together), np.sort(y[:200]))
+
+
 def test_gradient_descent_and_ridge_find_alike(task):
     _, (x, y), (test, answer) = task
     one = ThreeLayerRegressor(method="ridge").fit(x, y)
     two = ThreeLayerRegressor(method="gradient_descent").fit(x, y)
     assert two.score(test, answer) == pytest.approx(one.score(test, answer), abs=0.1)
     assert np.corrcoef(one.transform(test)[:, 0], two.transform(test)[:, 0])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ThreeLayerRegressor(),
+        ThreeLayerRegressor(activation="polynomial"),
+        HeldOutKernelRidge(),
+        # a compilation for every shape that the checks try
+        pytest.param(TwoLayerRegressor(steps=50, width=16), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
+def test_scikit_learn_accepts_the_estimators(estimator):
+    checks = pytest.importorskip("sklearn.utils.estimator_checks")
+    results = checks.check_estimator(estimator, on_fail=None, on_skip=None)
+    assert len(results) > 40
+    assert not [r["check_name"] for r in results if r["status"] not in ("passed", "skipped")]
 
 
 def test_scikit_learns_manners(task):
@@ -93,6 +132,17 @@ def test_any_kernel_serves_as_baseline(task):
     assert quadratic.predict(test).shape == answer.shape
 
 
+def test_held_out_samples_choose_the_kernels_ridge(task):
+    # a linear kernel on pure noise: the more ridge the better; on its own kind, the less
+    _, (x, _), _ = task
+    x = x[:60, :4]
+    linear = inner_product_kernel((0.0, 1.0))
+    ridges = (1e-6, 1e-2, 1e3)
+    noise = np.random.default_rng(0).standard_normal(60)
+    assert HeldOutKernelRidge(kernel=linear, ridges=ridges).fit(x, noise).ridge_ == 1e3
+    assert HeldOutKernelRidge(kernel=linear, ridges=ridges).fit(x, x[:, 0]).ridge_ == 1e-6
+
+
 def test_a_quadratic_kernel_learns_quadratics_and_an_inner_product_kernel_is_positive():
     rng = np.random.default_rng(0)
     target = hierarchical_target(4, link=(0.0, 1.0))
@@ -118,6 +168,50 @@ def test_two_layers_learn_a_single_index_and_the_best_seed_predicts():
         TwoLayerRegressor(width=4, steps=5, learning_rate=float("nan")).fit(
             np.full((20, 2), 1e30), np.full(20, 1e30)
         )
+
+
+def test_two_layers_are_trained_as_torch_trains_them():
+    """AdamW of torch from the same starts; each seed at its best step, the best seed predicts."""
+    torch = pytest.importorskip("torch")
+    jax = pytest.importorskip("jax")
+    rng = np.random.default_rng(3)
+    x, test = rng.standard_normal((40, 3)), rng.standard_normal((9, 3))
+    y = np.sin(x[:, 0]) + 0.5 * rng.standard_normal(40)
+    options = {"learning_rate": 0.05, "weight_decay": 0.3}
+    ours = TwoLayerRegressor(width=12, steps=60, seeds=3, random_state=5, **options).fit(x, y)
+    order = np.random.default_rng(5).permutation(40)
+    x, y = x[order].astype(np.float32), y[order].astype(np.float32)
+    starts, best, last = jax.random.split(jax.random.key(5), 3), [], []
+    for key in starts:
+        keys = jax.random.split(key, 3)
+        weights = [
+            jax.random.normal(keys[0], (3, 12)) / np.sqrt(3),
+            jax.random.normal(keys[1], (12,)) * 0.1,
+            jax.random.normal(keys[2], (12,)) / 12,
+            np.mean(y[:32]),
+        ]
+        tensors = [torch.tensor(np.array(w), requires_grad=True) for w in weights]
+        inner, bias, outer, offset = tensors
+        descent = torch.optim.AdamW(tensors, lr=options["learning_rate"], weight_decay=0.3)
+
+        def output(points, inner=inner, bias=bias, outer=outer, offset=offset):
+            return torch.relu(torch.tensor(points) @ inner + bias) @ outer + offset
+
+        seen = []
+        for _ in range(61):
+            with torch.no_grad():
+                error = float(((output(x[32:]) - torch.tensor(y[32:])) ** 2).mean())
+                seen.append((error, output(test.astype(np.float32)).numpy()))
+            descent.zero_grad()
+            ((output(x[:32]) - torch.tensor(y[:32])) ** 2).mean().backward()
+            descent.step()
+        best.append(min(seen, key=lambda pair: pair[0]))
+        last.append(seen[-1][0])
+    errors = [pair[0] for pair in best]
+    assert int(np.argmin(errors)) != 0
+    assert min(np.array(last) / errors) > 1.01  # all were stopped before their end
+    np.testing.assert_allclose(ours.held_out_errors_, errors, rtol=1e-3)
+    np.testing.assert_allclose(ours.predict(test), best[int(np.argmin(errors))][1], atol=2e-3)
 
 
 @pytest.mark.parametrize("start", [10, 90, 4000])

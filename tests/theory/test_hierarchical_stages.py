@@ -13,6 +13,7 @@ from tangency.theory.hierarchical import (
     inner_layer,
     train_feature,
     train_layerwise,
+    train_layerwise_seeds,
 )
 from tangency.theory.hierarchical.linear_stage import ridge_path
 
@@ -74,11 +75,58 @@ def test_descent_follows_its_closed_form_step_by_step():
     np.testing.assert_allclose(found, c, rtol=1e-11, atol=1e-13)
 
 
+def test_the_automatic_rate_is_just_below_the_largest_curvature():
+    features, y = data(30, 6, 1)
+    step = descend(features, y, steps=1)
+    largest = np.linalg.eigvalsh(features.T @ features / 30)[-1]
+    np.testing.assert_allclose(step, features.T @ y / 30 / (1.05 * largest), rtol=1e-3)
+
+
 def test_descent_of_many_seeds_is_that_of_each():
     sets = [data(15, 4, seed) for seed in range(3)]
     together = descend(np.stack([f for f, _ in sets]), np.stack([y for _, y in sets]), steps=20)
     for row, (f, y) in zip(together, sets, strict=True):
         np.testing.assert_allclose(row, descend(f, y, steps=20), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 7), (15, 30)])
+def test_ridge_of_many_seeds_is_that_of_each(n, m):
+    sets = [data(n, m, seed) for seed in range(4)]
+    sets[2] = (sets[2][0], np.random.default_rng(9).standard_normal(n))  # noise: another choice
+    together = held_out_ridge(np.stack([f for f, _ in sets]), np.stack([y for _, y in sets]))
+    alone = [held_out_ridge(f, y) for f, y in sets]
+    assert len({stage.choice for stage in alone}) > 1
+    for ours, stage in zip(together, alone, strict=True):
+        assert ours.choice == stage.choice
+        assert ours.held_out_error == pytest.approx(stage.held_out_error, rel=1e-9)
+        assert ours.offset == pytest.approx(stage.offset, rel=1e-12)
+        np.testing.assert_allclose(ours.coefficients, stage.coefficients, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["ridge", "gradient_descent"])
+def test_training_of_many_seeds_is_that_of_each(method):
+    targets = [hierarchical_target(5, rng=np.random.default_rng(s)) for s in range(3)]
+    drawn = [np.random.default_rng(10 + s) for s in range(3)]
+    inners = [inner_layer(5, rng=rng) for rng in drawn]
+    firsts = [t.sample(150, rng) for t, rng in zip(targets, drawn, strict=True)]
+    seconds = [t.sample(40, rng) for t, rng in zip(targets, drawn, strict=True)]
+    options = {"method": method, "outer_width": 16}
+    together = train_layerwise_seeds(
+        inners, firsts, seconds, rngs=[np.random.default_rng(s) for s in range(3)], **options
+    )
+    fresh = np.random.default_rng(0).standard_normal((200, 5))
+    for s, found in enumerate(together):
+        alone = train_layerwise(
+            inners[s], firsts[s], seconds[s], rng=np.random.default_rng(s), **options
+        )
+        assert found.inner_stage.choice == alone.inner_stage.choice
+        assert found.outer_stage.choice == alone.outer_stage.choice
+        np.testing.assert_allclose(found.network(fresh), alone.network(fresh), rtol=1e-6, atol=1e-8)
+    with pytest.raises(InputError, match="for every seed"):
+        train_layerwise_seeds(inners, firsts[:2], seconds, rngs=drawn)
+    short = [*firsts[:2], (firsts[2][0][:9], firsts[2][1][:9])]
+    with pytest.raises(InputError, match="equally many samples"):
+        train_layerwise_seeds(inners, short, seconds, rngs=drawn)
 
 
 @pytest.mark.parametrize(

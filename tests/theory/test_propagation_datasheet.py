@@ -47,6 +47,7 @@ def test_a_page(tmp_path):
     text = page.read_text()
     assert "## relu_squared" in text
     assert "![tanh](tanh.png)" in text
+    assert "| maxmin | (a, b) -> (max(a, b), min(a, b)) | 1 | sum, norm, gradient norm |" in text
     assert (tmp_path / "sheets" / "tanh.png").stat().st_size > 5000
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

@@ -93,6 +93,33 @@ def test_tangent_kernel_by_hand():
     assert deep_correlation(explicit_activation(4), delta, 4, get="ntk") == pytest.approx(k)
 
 
+def test_the_hilbert_estimate_is_a_weighted_mean():
+    angle = np.array([0.1, 0.8, 2.0, 4.0])
+    x, y = np.stack([np.cos(angle), np.sin(angle)], 1), np.array([1.0, -1.0, 1.0, 1.0])
+    point = np.array([[np.cos(1.3), np.sin(1.3)]])
+    weights = np.linalg.norm(x - point, axis=1) ** -1.7
+    expected = weights @ y / weights.sum()
+    assert hilbert_scores(x, y, point, exponent=1.7) == pytest.approx([expected], rel=1e-10)
+
+
+@pytest.mark.parametrize("get", ["nngp", "ntk"])
+def test_a_network_of_two_layers_is_kernel_regression(get):
+    rng = np.random.default_rng(1)
+    x, x_test = rng.normal(size=(12, 3)), rng.normal(size=(5, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x_test /= np.linalg.norm(x_test, axis=1, keepdims=True)
+    y = rng.choice([-1.0, 1.0], 12)
+
+    def kernel(cos):
+        one, slope = PSI[2](cos), (3 * cos**2 + 1) / 2
+        two, slope_two = PSI[2](one), (3 * one**2 + 1) / 2
+        return two if get == "nngp" else two + slope_two * (one + slope * cos)
+
+    expected = kernel(x_test @ x.T) @ np.linalg.solve(kernel(x @ x.T), y)
+    found = deep_kernel_scores(x, y, x_test, explicit_activation(2), depth=2, get=get)
+    assert found == pytest.approx(expected, rel=1e-7)
+
+
 def test_classifiers_agree_in_the_limit():
     rng = np.random.default_rng(7)
 

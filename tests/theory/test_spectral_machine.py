@@ -20,6 +20,18 @@ def arc_cosine(gram):
     return np.outer(d, d) * (np.sqrt(1 - cos**2) + (np.pi - np.arccos(cos)) * cos) / np.pi
 
 
+def test_the_process_has_the_kernels_by_their_formulas():
+    squares = ((X[:, None] - X[None]) ** 2).sum(-1) / 3
+    for kernel, gram in (
+        ("squared exponential", np.exp(-squares / 2)),
+        ("relu", arc_cosine(X @ X.T / 3)),
+        ("linear", X @ X.T / 3 + 1e-3 * np.mean((X**2).sum(1) / 3) * np.eye(N)),
+    ):
+        jitter = 1e-3 if kernel == "linear" else 1e-12  # three inputs give a Gram of rank three
+        machine = deep_kernel_machine(X, Y, nu=1e9, kernel=kernel, output="linear", jitter=jitter)
+        assert machine.process_grams[0] == pytest.approx(gram, abs=1e-8)
+
+
 def test_the_gram_matrix_satisfies_the_stationarity_condition():
     """d/dG of log N(y; 0, G + s I) - nu KL, from the formulas of matrix calculus."""
     nu = 2.0

@@ -30,6 +30,8 @@ def test_profiles_are_their_algorithms():
         weights -= 0.5 / 15 * (GRAM @ weights - Y)
     descent = spectral_regression(GRAM, Y, CROSS, GradientDescent(70, 0.5))
     assert descent == pytest.approx(CROSS @ weights, rel=1e-9)
+    steep = GradientDescent(3, 1.0)(np.array([0.2, 0.7, 1.5]))
+    assert steep == pytest.approx([1 - 0.8**3, 1 - 0.3**3, 1 + 0.5**3], rel=1e-12)
     flow = spectral_regression(GRAM, Y, CROSS, GradientFlow(35.0))
     fine = spectral_regression(GRAM, Y, CROSS, GradientDescent(350_000, 1e-4))
     assert fine == pytest.approx(flow, rel=1e-4)
@@ -86,6 +88,17 @@ def test_optima_are_optimal():
         (value,) = vars(found.profile).values()
         for factor in (0.3, 0.8, 1.3, 3.0):
             assert model.loss(64, make(value * factor)) >= found.loss * (1 - 1e-12)
+
+
+def test_the_best_of_all_profiles_minimises_the_written_loss():
+    """The loss of the module's text from explicit sums, minimised in every g by itself."""
+    n, nu, kappa, noise = 12, 3.0, 4.0, 0.5
+    sizes = np.abs(np.arange(n)[:, None] + n * np.arange(-3000, 3001)) + 1.0
+    values, powers = sizes**-nu, sizes ** (-kappa - 1)
+    power, cross = powers.sum(1), (values * powers).sum(1)
+    squares = (values**2).sum(1) * (power + noise / n)
+    least = 0.5 * np.sum(power - cross**2 / squares)
+    assert CircleModel(nu, kappa, noise).optimal(n).loss == pytest.approx(least, rel=1e-9)
 
 
 @pytest.mark.parametrize("kappa", [1.0, 2.0, 5.0])

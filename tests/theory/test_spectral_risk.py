@@ -92,6 +92,9 @@ def test_many_features_are_the_kernel_and_few_are_regression():
     limit = ridge_risk(VALUES, TARGET, 1e9, features=20, noise=0.1)
     near = ridge_risk(VALUES, TARGET, 1e9, features=20, ridge=1e-3, noise=0.1)
     assert near.test == pytest.approx(limit.test, rel=1e-6)
+    # As many features as eigenfunctions: plain regression on seven variables.
+    plain = ridge_risk(VALUES[:7], TARGET[:7], 40, features=7, noise=0.1)
+    assert plain.test == pytest.approx(0.1 / (1 - 7 / 40), rel=1e-9)
 
 
 def test_more_is_better_at_the_optimal_ridge():
@@ -182,6 +185,21 @@ def test_deep_features_meet_simulation(labels):
         )
     theory = np.array([risk.test, risk.train, risk.classification])
     assert np.abs(np.mean(found, axis=0) / theory - 1).max() < 0.05
+
+
+def test_classification_errors_of_endless_samples_are_angles():
+    rng = np.random.default_rng(5)
+    factor = rng.normal(size=(6, 7))
+    omega = factor[:5] @ factor[:5].T
+    overlap, power = factor[:5] @ factor[5], factor[5] @ factor[5]
+    few = deep_feature_risk(omega, overlap, power, 1e9, ridge=1e-3)
+    best = overlap @ np.linalg.solve(omega, overlap)
+    assert few.classification == pytest.approx(np.arccos(np.sqrt(best / power)) / np.pi, rel=1e-5)
+    # A ridge beyond all eigenvalues leaves the direction of the overlap itself.
+    scale = 1e4 * np.trace(omega)
+    much = deep_feature_risk(omega, overlap, power, 1e7, ridge=1e7 * scale)
+    cosine = overlap @ overlap / np.sqrt(power * (overlap @ omega @ overlap))
+    assert much.classification == pytest.approx(np.arccos(cosine) / np.pi, rel=1e-3)
 
 
 def test_the_covariances_of_features_are_those_of_samples():

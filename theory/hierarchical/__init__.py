@@ -30,7 +30,12 @@ from tangency.theory.hierarchical.network import (
     inner_layer,
 )
 from tangency.theory.hierarchical.targets import HierarchicalTarget, hierarchical_target
-from tangency.theory.hierarchical.training import Training, train_feature, train_layerwise
+from tangency.theory.hierarchical.training import (
+    Training,
+    train_feature,
+    train_layerwise,
+    train_layerwise_seeds,
+)
 from tangency.theory.hierarchical.two_layer_baseline import TwoLayerRegressor
 
 __all__ = [
@@ -62,4 +67,5 @@ __all__ = [
     "samples_needed",
     "train_feature",
     "train_layerwise",
+    "train_layerwise_seeds",
 ]

@@ -70,10 +70,11 @@ def _compiled(automatic: bool) -> Any:
     import jax.numpy as jnp
 
     def one(features: Any, y: Any, steps: Any, decay: Any, rate: Any) -> Any:
-        n = len(y)
+        n, m = features.shape
+        gram = features.T @ features / n if m <= n else None  # the smaller product of the two
 
         def apply(c: Any) -> Any:
-            return features.T @ (features @ c) / n
+            return features.T @ (features @ c) / n if gram is None else gram @ c
 
         if automatic:
 

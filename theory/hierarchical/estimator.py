@@ -9,13 +9,17 @@ import numpy as np
 
 from tangency.models.errors import InputError
 from tangency.theory.hierarchical.network import inner_layer
+from tangency.theory.hierarchical.single_output import (
+    SingleOutputRegressor,
+    TransformerBase,
+    validate_inputs,
+)
 from tangency.theory.hierarchical.training import train_layerwise
-from tangency.theory.prediction.estimator_base import RegressorBase, check_fitted, validate
 
 __all__ = ["ThreeLayerRegressor"]
 
 
-class ThreeLayerRegressor(RegressorBase):  # type: ignore[misc]
+class ThreeLayerRegressor(TransformerBase, SingleOutputRegressor):  # type: ignore[misc]
     """Three-layer network trained layer by layer, weight decay chosen on held-out samples.
 
     ``fit`` splits the samples, after a permutation, into those of stage 1 and those of stage 2;
@@ -80,14 +84,15 @@ class ThreeLayerRegressor(RegressorBase):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> ThreeLayerRegressor:
         """Train both stages on X (n, d) and y (n,)."""
-        X, y = validate(self, X, y, y_numeric=True)
-        if y.ndim != 1 or X.ndim != 2:
-            raise InputError(f"X has shape {X.shape} and y {y.shape}: (n, d) and (n,)")
+        X, y = self._training_data(X, y)
         rng = np.random.default_rng(self.random_state)
         order = rng.permutation(len(X))
-        X, y = X[order].astype(np.float64), np.asarray(y, np.float64)[order]
-        n = len(X) - round(len(X) * self.outer_fraction)
-        if not 0 < n < len(X):
+        X, y = X[order], y[order]
+        # Neither stage has fewer samples than folds, as far as there are so many.
+        least = min(self.folds, len(X) // 2)
+        second = max(round(len(X) * self.outer_fraction), least)
+        n = len(X) - second
+        if not 0 < self.outer_fraction < 1 or n < 1:
             raise InputError(f"{len(X)} samples and outer_fraction = {self.outer_fraction}")
         inner = inner_layer(
             X.shape[1],
@@ -110,10 +115,16 @@ class ThreeLayerRegressor(RegressorBase):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n,)."""
-        check_fitted(self)
-        return self.model_(validate(self, X))
+        X = validate_inputs(self, X)
+        return self.model_(X)
 
     def transform(self, X: Any) -> np.ndarray:
         """The learnt feature, (n, 1)."""
-        check_fitted(self)
-        return self.model_.feature(validate(self, X))[:, None]
+        X = validate_inputs(self, X)
+        return self.model_.feature(X)[:, None]
+
+    def __sklearn_tags__(self) -> Any:
+        """A transformer too; what is not a polynomial of its degree it does not learn."""
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = self.activation == "hermite"
+        return tags

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from tangency.models.errors import InputError
-from tangency.theory.prediction.estimator_base import RegressorBase, check_fitted, validate
+from tangency.theory.hierarchical.single_output import SingleOutputRegressor, validate_inputs
+from tangency.theory.kernels import Dense, Relu, gram, infinite_kernel, serial
 
 __all__ = ["KERNEL_RIDGES", "HeldOutKernelRidge", "arc_cosine_ntk", "inner_product_kernel"]
 
@@ -19,7 +21,8 @@ KERNEL_RIDGES = tuple(float(r) for r in np.geomspace(1e-4, 3.0, 6))
 def arc_cosine_ntk(x1: Any, x2: Any = None, *, depth: int = 1) -> np.ndarray:
     """The NTK of a ReLU network with ``depth`` hidden layers, by the arc-cosine kernels.
 
-    Weights of variance 2 over the fan-in, no biases: variances are kept from layer to layer.
+    Weights of variance 2 over the fan-in, no biases: variances are kept from layer to layer. The
+    closed form in a few lines; :func:`tangency.theory.kernels.infinite_kernel` is the same faster.
 
     Parameters
     ----------
@@ -76,21 +79,24 @@ def inner_product_kernel(coefficients: Any) -> Any:
     return kernel
 
 
-class HeldOutKernelRidge(RegressorBase):  # type: ignore[misc]
+class HeldOutKernelRidge(SingleOutputRegressor):
     """Kernel ridge regression whose ridge held-out samples choose.
 
     Each part of the samples is held out once, and after the choice all are fitted, as the
-    three-layer learner does it.
+    three-layer learner does it. Gram matrices come from :func:`tangency.theory.kernels.gram`,
+    tile by tile.
 
     Parameters
     ----------
     kernel : optional
         Whatever :func:`tangency.theory.kernels.as_kernel` takes; its NTK is used. By default
-        :func:`arc_cosine_ntk` with one hidden layer.
+        that of an infinitely wide ReLU network with one hidden layer.
     ridges : sequence of float
         Relative to the mean diagonal.
     folds : int
     random_state : int
+    device : str
+        Where the Gram matrices are computed, as in :func:`tangency.theory.kernels.gram`.
 
     Attributes
     ----------
@@ -105,30 +111,30 @@ class HeldOutKernelRidge(RegressorBase):  # type: ignore[misc]
         ridges: Any = KERNEL_RIDGES,
         folds: int = 5,
         random_state: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.kernel = kernel
         self.ridges = ridges
         self.folds = folds
         self.random_state = random_state
+        self.device = device
 
     def fit(self, X: Any, y: Any = None) -> HeldOutKernelRidge:
         """Choose the ridge and fit X (n, d), y (n,)."""
-        X, y = validate(self, X, y, y_numeric=True)
-        if X.ndim != 2 or y.ndim != 1 or not 2 <= self.folds <= len(X):
-            raise InputError(
-                f"X {X.shape}, y {y.shape} and folds = {self.folds}: (n, d), (n,) and 2 to n folds"
-            )
+        X, y = self._training_data(X, y)
+        if not 2 <= self.folds <= len(X):
+            raise InputError(f"folds = {self.folds}: at least 2, at most the {len(X)} samples")
         if not len(self.ridges) or min(self.ridges) <= 0:
             raise InputError("ridges: at least one, all positive")
         order = np.random.default_rng(self.random_state).permutation(len(X))
-        X, y = X[order], np.asarray(y, np.float64)[order]
-        gram = self._values(X, None)
-        scale = float(np.mean(np.diag(gram)))
+        X, y = X[order], y[order]
+        whole = self._values(X, None)
+        scale = float(np.mean(np.diag(whole)))
         errors = np.zeros(len(self.ridges))
         fold = np.arange(len(X)) % self.folds
         for i in range(self.folds):
             train, held = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            block, cross = gram[np.ix_(train, train)], gram[np.ix_(held, train)]
+            block, cross = whole[np.ix_(train, train)], whole[np.ix_(held, train)]
             offset = y[train].mean()
             for j, ridge in enumerate(self.ridges):
                 dual = _solve(block, ridge * scale, y[train] - offset)
@@ -136,21 +142,24 @@ class HeldOutKernelRidge(RegressorBase):  # type: ignore[misc]
         self.ridge_ = float(self.ridges[int(np.argmin(errors))])
         self.offset_ = float(y.mean())
         self.X_ = X
-        self.model_ = _solve(gram, self.ridge_ * scale, y - self.offset_)
+        self.model_ = _solve(whole, self.ridge_ * scale, y - self.offset_)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n,)."""
-        check_fitted(self)
-        values: np.ndarray = self._values(validate(self, X), self.X_) @ self.model_ + self.offset_
+        X = validate_inputs(self, X)
+        values: np.ndarray = self._values(X, self.X_) @ self.model_ + self.offset_
         return values
 
     def _values(self, x1: np.ndarray, x2: np.ndarray | None) -> np.ndarray:
-        if self.kernel is None:
-            return arc_cosine_ntk(x1, x2)
-        from tangency.theory.kernels import as_kernel
+        kernel = _two_layer_kernel() if self.kernel is None else self.kernel
+        return np.asarray(gram(kernel, x1, x2, get="ntk", device=self.device), np.float64)
 
-        return np.asarray(as_kernel(self.kernel)(x1, x2, get="ntk"), np.float64)
+
+@cache
+def _two_layer_kernel() -> Any:
+    """The kernel of :func:`arc_cosine_ntk` with one hidden layer, for the Gram engine."""
+    return infinite_kernel(serial(Dense(1, W_std=2**0.5), Relu(), Dense(1)))
 
 
 def _solve(gram: np.ndarray, shift: float, right: np.ndarray) -> np.ndarray:

@@ -1,15 +1,21 @@
-"""One stage of layer-wise training: least squares on fixed features, in closed form."""
+"""One stage of layer-wise training: least squares on fixed features, in closed form.
+
+Everything here takes one learner's features (n, m), or those of many seeds at once, (seeds, n, m):
+the seeds are then one compiled JAX call, on whatever device JAX has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from tangency.models.errors import InputError
+from tangency.models.network import precision
 
 __all__ = ["RIDGES", "LinearStage", "held_out_ridge", "held_out_stage", "ridge_path"]
 
@@ -47,13 +53,20 @@ def ridge_path(features: np.ndarray, y: np.ndarray, ridges: Sequence[float]) -> 
 
     Parameters
     ----------
-    features : (n, m) array
-    y : (n,) array
+    features : (n, m) or (seeds, n, m) array
+    y : (n,) or (seeds, n) array
     ridges : sequence of float
+
+    Returns
+    -------
+    list of (m,) or (seeds, m) arrays
     """
-    n, m = features.shape
-    scale = float(np.mean(features**2)) or 1.0
+    n, m = features.shape[-2:]
     wide = m > n
+    if features.ndim == 3:
+        with precision("float64"):
+            return list(np.asarray(_compiled(wide)(features, y, np.asarray(ridges, np.float64))))
+    scale = float(np.mean(features**2)) or 1.0
     gram = features @ features.T if wide else features.T @ features
     right = y if wide else features.T @ y
     path = []
@@ -65,15 +78,39 @@ def ridge_path(features: np.ndarray, y: np.ndarray, ridges: Sequence[float]) -> 
     return path
 
 
+@cache
+def _compiled(wide: bool) -> Any:
+    """The same path for many seeds, (ridges, seeds, m)."""
+    import jax
+    import jax.numpy as jnp
+    from jax.scipy.linalg import cho_factor as factor
+    from jax.scipy.linalg import cho_solve as solve
+
+    def one(features: Any, y: Any, ridges: Any) -> Any:
+        square = jnp.mean(features**2)
+        scale = jnp.where(square > 0, square, 1.0)
+        gram = features @ features.T if wide else features.T @ features
+        right = y if wide else features.T @ y
+
+        def at(ridge: Any) -> Any:
+            shifted = gram + len(y) * ridge * scale * jnp.eye(len(gram), dtype=gram.dtype)
+            solved = solve(factor(shifted), right)
+            return features.T @ solved if wide else solved
+
+        return jax.lax.map(at, ridges)  # one after the other: a Gram matrix is the largest array
+
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, None), out_axes=1))
+
+
 def held_out_ridge(
     features: Any, y: Any, *, folds: int = 5, ridges: Sequence[float] = RIDGES
-) -> LinearStage:
+) -> Any:
     """Ridge regression with a bias; held-out samples choose the ridge, then all are fitted.
 
     Parameters
     ----------
-    features : (n, m) array
-    y : (n,) array
+    features : (n, m) or (seeds, n, m) array
+    y : (n,) or (seeds, n) array
     folds : int
         Each part of the samples is held out once. A polynomial of Gaussian inputs has heavy
         tails: a single held-out part of a fifth often chooses badly.
@@ -82,7 +119,7 @@ def held_out_ridge(
 
     Returns
     -------
-    LinearStage
+    LinearStage, or a tuple of one for each seed
 
     Raises
     ------
@@ -100,21 +137,42 @@ def held_out_stage(
     y: Any,
     folds: int,
     choices: Sequence[float],
-) -> LinearStage:
-    """Train with each choice, take the one that is best on held-out samples, train on all."""
+) -> Any:
+    """Train with each choice, take the one that is best on held-out samples, train on all.
+
+    Each seed chooses for itself. Returns a LinearStage, or a tuple of one for each seed.
+    """
     features, y = np.asarray(features, np.float64), np.asarray(y, np.float64)
-    if features.ndim != 2 or y.shape != (len(features),):
-        raise InputError(f"features {features.shape} and y {y.shape}: (n, m) and (n,)")
-    if not 2 <= folds <= len(y):
-        raise InputError(f"folds = {folds}: at least 2, at most the {len(y)} samples")
-    errors = np.zeros(len(choices))
-    fold = np.arange(len(y)) % folds
+    if features.ndim not in (2, 3) or y.shape != features.shape[:-1]:
+        raise InputError(
+            f"features {features.shape} and y {y.shape}: (n, m) and (n,), with seeds in front"
+        )
+    n = y.shape[-1]
+    if not 2 <= folds <= n:
+        raise InputError(f"folds = {folds}: at least 2, at most the {n} samples")
+    errors = np.zeros((len(choices), *y.shape[:-1]))
+    fold = np.arange(n) % folds
     for i in range(folds):
         train, held = fold != i, fold == i
-        offset = y[train].mean()
-        for j, c in enumerate(path(features[train], y[train] - offset, choices)):
-            errors[j] += np.sum((features[held] @ c + offset - y[held]) ** 2) / len(y)
-    best = int(np.argmin(errors))
-    offset = y.mean()
-    (coefficients,) = path(features, y - offset, choices[best : best + 1])
+        offset = y[..., train].mean(-1, keepdims=True)
+        paths = path(features[..., train, :], y[..., train] - offset, choices)
+        for j, c in enumerate(paths):
+            fitted = (features[..., held, :] @ c[..., None])[..., 0] + offset
+            errors[j] += np.sum((fitted - y[..., held]) ** 2, -1) / n
+    best, offsets = np.argmin(errors, 0), y.mean(-1)
+    if features.ndim == 2:
+        (coefficients,) = path(features, y - offsets, [choices[int(best)]])
+        return _stage(coefficients, offsets, choices, int(best), errors)
+    stages: dict[int, LinearStage] = {}
+    for index in np.unique(best):
+        seeds = np.flatnonzero(best == index)
+        (found,) = path(features[seeds], y[seeds] - offsets[seeds, None], [choices[int(index)]])
+        for s, c in zip(seeds.tolist(), found, strict=True):
+            stages[s] = _stage(c, offsets[s], choices, int(index), errors[:, s])
+    return tuple(stages[s] for s in range(len(y)))
+
+
+def _stage(
+    coefficients: np.ndarray, offset: Any, choices: Sequence[float], best: int, errors: np.ndarray
+) -> LinearStage:
     return LinearStage(coefficients, float(offset), float(choices[best]), float(errors[best]))

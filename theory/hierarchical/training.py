@@ -1,4 +1,7 @@
-"""Layer-wise training of the three-layer network: first u, then c, on fresh samples."""
+"""Layer-wise training of the three-layer network: first u, then c, on fresh samples.
+
+One learner at a time, or many seeds at once by JAX: :func:`train_layerwise_seeds`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from tangency.theory.hierarchical.linear_stage import (
 )
 from tangency.theory.hierarchical.network import InnerLayer, ThreeLayerNetwork
 
-__all__ = ["Training", "train_feature", "train_layerwise"]
+__all__ = ["Training", "train_feature", "train_layerwise", "train_layerwise_seeds"]
 
 METHODS = ("ridge", "gradient_descent")
 #: Numbers of steps among which early stopping chooses.
@@ -68,7 +71,8 @@ def train_feature(
     InputError
         For another method.
     """
-    return _stage(inner(samples[0]), samples[1], method, ridges, folds)
+    found: LinearStage = _stage(inner(samples[0]), samples[1], method, ridges, folds)
+    return found
 
 
 def train_layerwise(
@@ -107,29 +111,107 @@ def train_layerwise(
     ----------
     Wang, Nichani and Lee, arXiv:2311.13774.
     """
-    if outer_width < 1:
-        raise InputError(f"outer_width = {outer_width}: at least 1")
+    _check_width(outer_width)
     one = train_feature(inner, first, method=method, ridges=ridges, folds=folds)
-    g = inner(second[0]) @ one.coefficients + one.offset
+    network, g = _with_feature(inner, one, second[0], rng, outer_width)
+    two = _stage(network.outer(g), second[1] - g, method, ridges, folds)
+    return _finished(network, one, two)
+
+
+def train_layerwise_seeds(
+    inners: Sequence[InnerLayer],
+    firsts: Sequence[Samples],
+    seconds: Sequence[Samples],
+    *,
+    rngs: Sequence[np.random.Generator],
+    outer_width: int = 128,
+    method: str = "ridge",
+    ridges: Sequence[float] = RIDGES,
+    folds: int = 5,
+) -> tuple[Training, ...]:
+    """Both stages for many seeds at once: each stage is one JAX call, mapped over the seeds.
+
+    What each seed finds is what :func:`train_layerwise` finds for it alone.
+
+    Parameters
+    ----------
+    inners : sequence of InnerLayer
+        One a seed, of one width.
+    firsts, seconds : sequences of pairs of (n, d) and (n,) arrays
+        One a seed, of one size.
+    rngs : sequence of Generator
+        One a seed; they draw the outer layers.
+    outer_width : int
+    method : {"ridge", "gradient_descent"}
+    ridges : sequence of float
+    folds : int
+
+    Returns
+    -------
+    tuple of Training
+
+    Raises
+    ------
+    InputError
+        Where the seeds differ in number or in their sizes.
+    """
+    _check_width(outer_width)
+    if not len(inners) or not len(inners) == len(firsts) == len(seconds) == len(rngs):
+        raise InputError(
+            f"{len(inners)} inner layers, {len(firsts)} and {len(seconds)} sets of samples and "
+            f"{len(rngs)} generators: one of each for every seed, and at least one seed"
+        )
+    sizes = {
+        (len(inner.directions), *x.shape, len(z))
+        for inner, (x, _), (z, _) in zip(inners, firsts, seconds, strict=True)
+    }
+    if len(sizes) > 1:
+        raise InputError("seeds at once have one width, one dimension and equally many samples")
+    features = np.stack([inner(x) for inner, (x, _) in zip(inners, firsts, strict=True)])
+    ones = _stage(features, np.stack([y for _, y in firsts]), method, ridges, folds)
+    made = [
+        _with_feature(inner, one, second[0], rng, outer_width)
+        for inner, one, second, rng in zip(inners, ones, seconds, rngs, strict=True)
+    ]
+    outer = np.stack([network.outer(g) for network, g in made])
+    left = np.stack([y - g for (_, y), (_, g) in zip(seconds, made, strict=True)])
+    twos = _stage(outer, left, method, ridges, folds)
+    return tuple(
+        _finished(network, one, two)
+        for (network, _), one, two in zip(made, ones, twos, strict=True)
+    )
+
+
+def _with_feature(
+    inner: InnerLayer, one: LinearStage, x: np.ndarray, rng: np.random.Generator, width: int
+) -> tuple[ThreeLayerNetwork, np.ndarray]:
+    """The network after stage 1 with a random outer layer, and its feature at x."""
+    g = inner(x) @ one.coefficients + one.offset
     network = ThreeLayerNetwork(
         inner=inner,
         u=one.coefficients,
         inner_offset=one.offset,
-        signs=rng.choice([-1.0, 1.0], outer_width),
-        biases=rng.standard_normal(outer_width) * 1.5,
-        c=np.zeros(outer_width),
+        signs=rng.choice([-1.0, 1.0], width),
+        biases=rng.standard_normal(width) * 1.5,
+        c=np.zeros(width),
         location=float(g.mean()),
         spread=float(g.std()) or 1.0,
         outer_offset=0.0,
     )
-    two = _stage(network.outer(g), second[1] - g, method, ridges, folds)
-    done = replace(network, c=two.coefficients, outer_offset=two.offset)
-    return Training(done, one, two)
+    return network, g
 
 
-def _stage(
-    features: np.ndarray, y: Any, method: str, ridges: Sequence[float], folds: int
-) -> LinearStage:
+def _check_width(outer_width: int) -> None:
+    if outer_width < 1:
+        raise InputError(f"outer_width = {outer_width}: at least 1")
+
+
+def _finished(network: ThreeLayerNetwork, one: LinearStage, two: LinearStage) -> Training:
+    return Training(replace(network, c=two.coefficients, outer_offset=two.offset), one, two)
+
+
+def _stage(features: np.ndarray, y: Any, method: str, ridges: Sequence[float], folds: int) -> Any:
+    """A LinearStage, or a tuple of them where the features have seeds in front."""
     if method == "ridge":
         return held_out_ridge(features, y, folds=folds, ridges=ridges)
     if method != "gradient_descent":

@@ -9,12 +9,12 @@ import numpy as np
 
 from tangency.models.errors import InputError
 from tangency.models.network import precision
-from tangency.theory.prediction.estimator_base import RegressorBase, check_fitted, validate
+from tangency.theory.hierarchical.single_output import SingleOutputRegressor, validate_inputs
 
 __all__ = ["TwoLayerRegressor"]
 
 
-class TwoLayerRegressor(RegressorBase):  # type: ignore[misc]
+class TwoLayerRegressor(SingleOutputRegressor):
     """A two-layer ReLU network by Adam on all samples, stopped where held-out samples say.
 
     Float32. ``seeds`` networks from independent starts are trained at once; each is stopped at
@@ -58,14 +58,14 @@ class TwoLayerRegressor(RegressorBase):  # type: ignore[misc]
         """Train on X (n, d), y (n,)."""
         import jax
 
-        X, y = validate(self, X, y, y_numeric=True)
+        X, y = self._training_data(X, y)
         held = round(len(X) * self.held_out_fraction)
         if not 0 < held < len(X):
             raise InputError(f"{len(X)} samples, held_out_fraction = {self.held_out_fraction}")
         if min(self.width, self.steps, self.seeds) < 1:
             raise InputError("width, steps and seeds: each at least 1")
         order = np.random.default_rng(self.random_state).permutation(len(X))
-        X, y = X[order].astype(np.float32), np.asarray(y, np.float32)[order]
+        X, y = X[order].astype(np.float32), y[order].astype(np.float32)
         n = len(X) - held
         train = _compiled(self.width, self.steps)
         with precision("float32"):
@@ -81,9 +81,9 @@ class TwoLayerRegressor(RegressorBase):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n,)."""
-        check_fitted(self)
+        X = validate_inputs(self, X)
         inner, biases, outer, offset = self.model_
-        hidden = np.maximum(validate(self, X) @ inner + biases, 0.0)
+        hidden = np.maximum(X @ inner + biases, 0.0)
         values: np.ndarray = hidden @ outer + offset
         return values
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tangency.models.activations import names
+from tangency.models.activations.groups import GROUP_ACTIVATIONS
 from tangency.models.errors import InputError
 from tangency.theory.propagation.datasheet import Datasheet, datasheet
 
@@ -74,6 +75,12 @@ def _page(sheets: list[tuple[str, Datasheet]]) -> str:
     for name, sheet in sheets:
         lines += ["", f"## {name}", "", f"![{name}]({name}.png)", "", "| | |", "| --- | --- |"]
         lines += [f"| {_plain(label)} | {_plain(text)} |" for label, text in sheet.rows()]
+    lines += ["", "## Functions of a group of neurons", ""]
+    lines += ["| activation | formula | Lipschitz (l2) | keeps |", "| --- | --- | --- | --- |"]
+    for group in GROUP_ACTIVATIONS:
+        constant = "by parameters" if group.lipschitz is None else f"{group.lipschitz:g}"
+        cells = (group.name, _plain(group.formula), constant, ", ".join(group.preserves))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

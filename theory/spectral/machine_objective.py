@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.network import precision
 from tangency.theory.spectral.gram_kernels import GRAM_KERNELS
 
 __all__ = ["Objective"]
@@ -50,25 +51,19 @@ class Objective:
 
     def loss_and_gradient(self, flat: Array) -> tuple[float, Array]:
         """What the search minimises: the objective over ``scale``, so that curvatures are O(1)."""
-        import jax
-
-        with jax.enable_x64(True):
+        with precision("float64"):
             value, gradient = self._loss(np.asarray(flat, np.float64))
             return float(value) / self.scale, np.asarray(gradient, np.float64) / self.scale
 
     def grams(self, flat: Array) -> tuple[Array, ...]:
         """``G_1, ..., G_L`` at these factors."""
-        import jax
-
-        with jax.enable_x64(True):
+        with precision("float64"):
             found = self._walk(np.asarray(flat, np.float64), None)[0]
             return tuple(np.asarray(g, np.float64) for g in found)
 
     def predict(self, grams: tuple[Array, ...], x_test: Array) -> tuple[Array, Array]:
         """Mean and variance of the process at test inputs, with Gram matrices held."""
-        import jax
-
-        with jax.enable_x64(True):
+        with precision("float64"):
             inner, _, cross = self._outward(grams, self.x)
             _, test, test_cross = self._outward(grams, x_test)
             k, c, t = (np.asarray(a, np.float64) for a in (inner, cross, test_cross))

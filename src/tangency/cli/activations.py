@@ -47,6 +47,7 @@ def command(
     infinite depth.
     """
     from tangency.models import activations
+    from tangency.models.activations.groups import GROUP_ACTIVATIONS
     from tangency.theory.propagation import datasheet, write_datasheets
 
     if page is not None:
@@ -61,12 +62,37 @@ def command(
             raise click.UsageError("--plot and --set are for one record: give its NAME")
         _list(as_json)
         return
+    if name in {group.name for group in GROUP_ACTIVATIONS}:
+        if plot is not None or parameters:
+            raise click.UsageError(f"{name} acts on groups of neurons: no plot, no parameters")
+        _group(name, as_json)
+        return
     record = activations.get(name, **dict(map(_parameter, parameters)))
     if plot is not None:
         save_plot(plot, datasheet(record))
     found = datasheet(record)
     answer: dict[str, Any] = {"tangency": __version__, "activation": found.as_dict()}
     emit(as_json, answer, str(found))
+
+
+def _group(name: str, as_json: bool) -> None:
+    """The card of an activation of groups of neurons."""
+    from dataclasses import asdict
+
+    from tangency.models.activations.groups import get_group
+
+    group = get_group(name)
+    rows = {
+        "name": group.name,
+        "formula": group.formula,
+        "group": "any size" if group.group is None else f"{group.group} neurons",
+        "Lipschitz (l2)": "by parameters" if group.lipschitz is None else f"{group.lipschitz:g}",
+        "keeps": ", ".join(group.preserves),
+        "source": group.source,
+    }
+    width = max(map(len, rows))
+    text = "\n".join(f"{label.ljust(width)}  {value}" for label, value in rows.items())
+    emit(as_json, {"tangency": __version__, "activation": asdict(group)}, text)
 
 
 def _parameter(text: str) -> tuple[str, float]:

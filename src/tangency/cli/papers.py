@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "folder_of_papers", "load_reproduction", "write_index"]
 
+_WIDEST = 170  # of a line of figures in the index
+
 
 def folder_of_papers() -> Path:
     """The folder ``papers/`` of the checkout: of the working folder, or of this installation.
@@ -81,7 +83,13 @@ def write_index(folder: Path) -> Path:
         source = f"{name}/{pictures[0].name}" if pictures else ""
         plot = f'<img src="{source}" width="260" alt="{name}">' if source else ""
         claim = "" if verdict is None else verdict.claim.replace("|", "\\|")
-        cells = (f"[{name}]({name}/README.md)", claim, _word(verdict), _figures(verdict), plot)
+        cells = (
+            f"[{_title(folder / name)}]({name}/README.md)<br>`{name}`",
+            claim,
+            _word(verdict),
+            _figures(name, verdict),
+            plot,
+        )
         rows.append(f"| {' | '.join(cells)} |")
     path = folder / "README.md"
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -99,12 +107,23 @@ def _reproductions(folder: Path) -> list[tuple[str, Verdict | None]]:
     return found
 
 
-def _figures(verdict: Verdict | None) -> str:
-    """What was measured, for a cell of the table."""
+def _title(folder: Path) -> str:
+    """The heading of a paper's page."""
+    page = folder / "README.md"
+    if not page.is_file():
+        return folder.name
+    return page.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").replace("|", "\\|")
+
+
+def _figures(name: str, verdict: Verdict | None) -> str:
+    """What was measured, for a cell of the table: the short lines, and where the others are."""
     if verdict is None:
         return ""
-    lines = str(verdict).splitlines()[3:]
-    return "<br>".join(line.strip().replace("|", "\\|") for line in lines)
+    lines = [line.strip() for line in str(verdict).splitlines()[3:]]
+    short = [line.replace("|", "\\|") for line in lines if len(line) <= _WIDEST]
+    if len(short) < len(lines):
+        short.append(f"[all figures]({name}/verdict.json)")
+    return "<br>".join(short)
 
 
 def _word(verdict: Verdict | None) -> str:
