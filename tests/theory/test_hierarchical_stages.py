@@ -15,7 +15,7 @@ from tangency.theory.hierarchical import (
     train_layerwise,
     train_layerwise_seeds,
 )
-from tangency.theory.hierarchical.linear_stage import ridge_path
+from tangency.theory.hierarchical.linear_stage import held_out_stage, ridge_path
 
 
 def data(n, m, seed=0):
@@ -214,3 +214,18 @@ def test_refusals():
         train_feature(inner, (features, y), method="magic")
     with pytest.raises(InputError, match="outer_width"):
         train_layerwise(inner, (features, y), (features, y), rng=rng, outer_width=0)
+
+
+@pytest.mark.parametrize("n", [37, 41, 200])
+def test_folds_by_their_moments_are_the_folds_themselves(n):
+    # Up to 40 samples leave a training set smaller than the features; beyond, moments are used.
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(n, 32)) + 0.5
+    y = features @ rng.normal(size=32) + 3.0 + rng.normal(size=n)
+    ridges = (1e-3, 0.03, 1.0, 30.0)
+    found = held_out_ridge(features, y, ridges=ridges)
+    want = held_out_stage(ridge_path, features, y, 5, ridges)
+    np.testing.assert_allclose(found.coefficients, want.coefficients, rtol=1e-8, atol=1e-10)
+    assert found.choice == want.choice
+    assert found.offset == pytest.approx(want.offset)
+    assert found.held_out_error == pytest.approx(want.held_out_error, rel=1e-8)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from tangency.models.errors import InputError
 from tangency.models.network import precision
+from tangency.theory.hierarchical.fold_moments import Moments, solved
 
 __all__ = ["RIDGES", "LinearStage", "held_out_ridge", "held_out_stage", "ridge_path"]
 
@@ -71,10 +72,8 @@ def ridge_path(features: np.ndarray, y: np.ndarray, ridges: Sequence[float]) -> 
     right = y if wide else features.T @ y
     path = []
     for ridge in ridges:
-        shifted = gram.copy()
-        shifted[np.diag_indices_from(shifted)] += n * ridge * scale
-        solved = cho_solve(cho_factor(shifted, overwrite_a=True, check_finite=False), right)
-        path.append(features.T @ solved if wide else solved)
+        found = solved(gram, n * ridge * scale, right)
+        path.append(features.T @ found if wide else found)
     return path
 
 
@@ -128,7 +127,21 @@ def held_out_ridge(
     """
     if not len(ridges) or min(ridges) <= 0:
         raise InputError("ridges: at least one, all positive")
-    return held_out_stage(ridge_path, features, y, folds, ridges)
+    features, y = _checked(features, y, folds)
+    n = y.shape[-1]
+    if features.ndim == 3 or features.shape[-1] > n - -(-n // folds):
+        return held_out_stage(ridge_path, features, y, folds, ridges)
+    fold = np.arange(n) % folds
+    parts = [Moments.of(features[fold == i], y[fold == i]) for i in range(folds)]
+    errors = np.zeros(len(ridges))
+    for i in range(folds):
+        train = reduce(add, parts[:i] + parts[i + 1 :])
+        for j, c in enumerate(train.path(ridges)):
+            fitted = features[fold == i] @ c + train.mean
+            errors[j] += np.sum((fitted - y[fold == i]) ** 2) / n
+    best, whole = int(np.argmin(errors)), reduce(add, parts)
+    (coefficients,) = whole.path([ridges[best]])
+    return _stage(coefficients, whole.mean, ridges, best, errors)
 
 
 def held_out_stage(
@@ -142,14 +155,8 @@ def held_out_stage(
 
     Each seed chooses for itself. Returns a LinearStage, or a tuple of one for each seed.
     """
-    features, y = np.asarray(features, np.float64), np.asarray(y, np.float64)
-    if features.ndim not in (2, 3) or y.shape != features.shape[:-1]:
-        raise InputError(
-            f"features {features.shape} and y {y.shape}: (n, m) and (n,), with seeds in front"
-        )
+    features, y = _checked(features, y, folds)
     n = y.shape[-1]
-    if not 2 <= folds <= n:
-        raise InputError(f"folds = {folds}: at least 2, at most the {n} samples")
     errors = np.zeros((len(choices), *y.shape[:-1]))
     fold = np.arange(n) % folds
     for i in range(folds):
@@ -176,3 +183,14 @@ def _stage(
     coefficients: np.ndarray, offset: Any, choices: Sequence[float], best: int, errors: np.ndarray
 ) -> LinearStage:
     return LinearStage(coefficients, float(offset), float(choices[best]), float(errors[best]))
+
+
+def _checked(features: Any, y: Any, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    features, y = np.asarray(features, np.float64), np.asarray(y, np.float64)
+    if features.ndim not in (2, 3) or y.shape != features.shape[:-1]:
+        raise InputError(
+            f"features {features.shape} and y {y.shape}: (n, m) and (n,), with seeds in front"
+        )
+    if not 2 <= folds <= y.shape[-1]:
+        raise InputError(f"folds = {folds}: at least 2, at most the {y.shape[-1]} samples")
+    return features, y
