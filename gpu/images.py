@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from tangency.gpu.bands import band_tiles
-from tangency.gpu.dense import wanted
+from tangency.gpu.dense import KINDS, wanted
 from tangency.gpu.engines import Engine, engine_for
 from tangency.gpu.errors import PlanError
 from tangency.gpu.images_plan import ImageLayer, constants, root_tables
+from tangency.gpu.pairs import TilePairs
 from tangency.gpu.sources import images_source, real_name
 
 __all__ = ["ImageBatch", "ImagesKernel"]
@@ -93,7 +94,7 @@ class ImagesKernel:
         )
 
     def __call__(
-        self, x1: Any, x2: Any = None, *, get: tuple[str, ...] | str = ("nngp", "ntk")
+        self, x1: Any, x2: Any = None, *, get: tuple[str, ...] | str = KINDS
     ) -> dict[str, np.ndarray[Any, Any]]:
         """The whole kernel in float64 on the host; one triangle where ``x2`` is None.
 
@@ -108,10 +109,10 @@ class ImagesKernel:
         return found
 
     def diagonal(
-        self, x: Any, *, get: tuple[str, ...] | str = ("nngp", "ntk")
+        self, x: Any, *, get: tuple[str, ...] | str = KINDS
     ) -> dict[str, np.ndarray[Any, Any]]:
         """The kernel of each image with itself in float64, ``(n,)``, right to 1e-8 in any dtype."""
-        values = dict(zip(("nngp", "ntk"), self._own(self._wide.batch(x))(), strict=True))
+        values = dict(zip(KINDS, self._own(self._wide.batch(x))(), strict=True))
         return {name: values[name] for name in wanted(get)}
 
     def begin(
@@ -119,29 +120,24 @@ class ImagesKernel:
         left: ImageBatch,
         right: ImageBatch | None = None,
         *,
-        get: tuple[str, ...] | str = ("nngp", "ntk"),
+        get: tuple[str, ...] | str = KINDS,
     ) -> Callable[[], Any]:
         """Begin the kernel of two batches (``None``: of one with itself); what is returned waits.
 
         It hands over the host's array for one name, a dict of them for a tuple.
         """
-        two = left if right is None else right
-        index = np.stack(_all_pairs(len(left), len(two)), axis=1)
-        upper = index[:, 0] <= index[:, 1] if right is None else slice(None)
-        wait, names = self._begun(left, two, index[upper]), wanted(get)
-        own = None
+        names, two = wanted(get), left if right is None else right
+        pairs = TilePairs.of(len(left), len(two), symmetric=right is None)
+        wait, own = self._begun(left, two, pairs.index), None
         if right is None and self._wide is not self:
             own = self._own(self._wide.batch(self.engine.fetch(left.images)()))
 
         def finish() -> Any:
-            values, out = dict(zip(("nngp", "ntk"), wait(), strict=True)), {}
-            diagonal = {} if own is None else dict(zip(("nngp", "ntk"), own(), strict=True))
-            for name in names:
-                full = np.zeros(len(index))
-                full[upper] = values[name]
-                square = full.reshape(len(left), len(two))
-                out[name] = square + np.triu(square, 1).T if right is None else square
-                if name in diagonal:
+            values = dict(zip(KINDS, wait(), strict=True))
+            out = {name: pairs.tile(values[name]) for name in names}
+            if own is not None:
+                diagonal = dict(zip(KINDS, own(), strict=True))
+                for name in names:
                     np.fill_diagonal(out[name], diagonal[name])
             return out[get] if isinstance(get, str) else out
 
@@ -206,8 +202,3 @@ class ImagesKernel:
             return w_out * s + bias, w_out * t + gain * s + bias_gain
 
         return finish
-
-
-def _all_pairs(n1: int, n2: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    i, j = np.divmod(np.arange(n1 * n2), n2)
-    return i, j

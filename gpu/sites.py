@@ -34,6 +34,7 @@ from tangency.gpu.bands import band_tiles, free_memory
 from tangency.gpu.dense import KINDS, wanted
 from tangency.gpu.engines import Engine, engine_for
 from tangency.gpu.errors import PlanError
+from tangency.gpu.pairs import TilePairs
 from tangency.gpu.sites_launch import Block, Launcher
 from tangency.gpu.sites_plan import SiteLayer, SitesPlan
 from tangency.gpu.sites_program import Program, make_program
@@ -182,18 +183,12 @@ class SitesKernel:
         It hands over the host's array for one name, a dict of them for a tuple.
         """
         names, two = wanted(get), left if right is None else right
-        shape = len(left), len(two)
-        index = np.stack(np.divmod(np.arange(shape[0] * shape[1]), max(shape[1], 1)), axis=1)
-        upper = index[:, 0] <= index[:, 1] if right is None else np.ones(len(index), bool)
-        wait = self._values(left, two, index[upper], ntk="ntk" in names)
+        pairs = TilePairs.of(len(left), len(two), symmetric=right is None)
+        wait = self._values(left, two, pairs.index, ntk="ntk" in names)
 
         def finish() -> Any:
-            values, out = wait(), {}
-            for name in names:
-                full = np.zeros(len(index))
-                full[upper] = values[KINDS.index(name)]
-                full = full.reshape(shape)
-                out[name] = full + np.triu(full, 1).T if right is None else full
+            values = wait()
+            out = {name: pairs.tile(values[KINDS.index(name)]) for name in names}
             return out[get] if isinstance(get, str) else out
 
         return finish
