@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -54,6 +55,13 @@ def gram_on_cluster(
     Returns
     -------
     zarr array (n, n)
+
+    Raises
+    ------
+    PlanError
+        For a path that is no .zarr, or one of another matrix.
+    DeviceError
+        Without Dask, or where the workers cannot load ``compute``.
     """
     client = _checked(client)
     path = Path(path)
@@ -144,6 +152,8 @@ def run_manifest(
     ------
     PlanError
         For a row without a unique name, or threads below 1.
+    DeviceError
+        Where the workers cannot load ``job``.
     """
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +219,29 @@ class _Band:
         return np.asarray(np.asarray(store[rows], dtype=np.float64) @ v)
 
 
+class _Shipped:
+    """A task as bytes: what a worker cannot import is the task's error then.
+
+    Otherwise the worker would drop its connection over the message, again and again, and the call
+    would wait for ever.
+    """
+
+    def __init__(self, task: Any) -> None:
+        import cloudpickle
+
+        self.payload: bytes = cloudpickle.dumps(task)
+
+    def __call__(self, item: Any) -> Any:
+        try:
+            task = pickle.loads(self.payload)
+        except (ImportError, AttributeError) as error:
+            raise DeviceError(
+                f"a worker cannot load the function that it is sent: {error}; install its module "
+                "there, or define it in the script that is run"
+            ) from error
+        return task(item)
+
+
 class _Job:
     def __init__(self, job: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self.job = job
@@ -240,7 +273,7 @@ def _run(client: Any, task: Any, items: Iterable[Any]) -> Iterator[None]:
     import distributed
 
     in_order_of_arrival: Any = distributed.as_completed
-    futures = client.map(task, list(items), retries=_RETRIES, pure=False)
+    futures = client.map(_Shipped(task), list(items), retries=_RETRIES, pure=False)
     for future in in_order_of_arrival(futures):
         future.result()
         yield

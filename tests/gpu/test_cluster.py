@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import sys
 import time
+import types
 import warnings
 from contextlib import contextmanager
 from threading import Thread
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -36,6 +39,8 @@ def certify(row):
 def two_workers(folder):
     pytest.importorskip("zarr")
     distributed = pytest.importorskip("distributed")
+    # The workers need not find the tests: the functions of this file are sent whole.
+    pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(
@@ -84,6 +89,13 @@ def test_a_killed_worker_loses_nothing(tmp_path):
         found = run_manifest(certify, manifest, tmp_path / "results", client=client)
         assert (tmp_path / "killed").exists()
         assert found == [{"bound": k * k} for k in range(6)]
+
+        # A function that no worker can import is an error, and not a call without an end.
+        away = types.ModuleType("away")
+        away.job = types.FunctionType(certify.__code__, {}, "job")
+        away.job.__module__, away.job.__qualname__ = "away", "job"
+        with patch.dict(sys.modules, away=away), pytest.raises(DeviceError, match="'away'"):
+            run_manifest(away.job, manifest, tmp_path / "others", client=client)
 
 
 def test_a_manifest_here_skips_what_is_there(tmp_path):
