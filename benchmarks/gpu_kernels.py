@@ -118,6 +118,10 @@ def images_rows(device, sizes, ceilings):
     x = np.random.default_rng(0).normal(size=(64, 3, sizes.image, sizes.image))
     layers = (ImageLayer(),) * depth
     s, t = images_reference(layers, x[0], x[1])
+    # The published figure is of one case alone; at other sizes there is nothing to set beside it.
+    same = (depth, sizes.image) == (21, 32)
+    peer = NEURAL_TANGENTS_V100 if same else None
+    beside = ", against neural-tangents on a V100" if same else ""
     rows = []
     for dtype in (np.float32, np.float64):
         kernel = ImagesKernel(layers, dtype=dtype, device=device.name, pairs=pairs)
@@ -129,11 +133,14 @@ def images_rows(device, sizes, ceilings):
         name = np.dtype(dtype).name
         single = dtype == np.float32
         limit, times, near = (1e-4, 10, 2e-6) if single else (1e-3, 2.7, 1e-12)
-        fast = seconds <= limit and NEURAL_TANGENTS_V100 >= times * seconds and error <= near
+        target = f"<= {limit * 1e6:.0f} us"
+        met = seconds <= limit and error <= near
+        if same:
+            target += f" and >= {times} x"
+            met = met and NEURAL_TANGENTS_V100 >= times * seconds
         rows.append(
             device.row(
-                f"images: {depth} layers, GAP, {name}, a pair, against neural-tangents on a V100",
-                seconds, NEURAL_TANGENTS_V100, f"<= {limit * 1e6:.0f} us and >= {times} x", fast,
+                f"images: {depth} layers, GAP, {name}, a pair{beside}", seconds, peer, target, met,
                 error=error)
         )  # fmt: skip
     a, b = xp.asarray(x[0], np.float32), xp.asarray(x[1], np.float32)
