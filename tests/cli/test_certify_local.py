@@ -22,6 +22,14 @@ NEAR = ("certify", RELU, "--local", DATA, "--eps", "0.02", "--limit")
 pytest.importorskip("onnx", reason="the examples are ONNX files")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Python's own handler: a shell's background process begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     def call(*args: object) -> tuple[int, str, str]:
