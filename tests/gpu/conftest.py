@@ -1,6 +1,4 @@
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,13 +20,9 @@ def rng():
 
 
 @pytest.fixture
-def cupy_stand_in(monkeypatch):
+def cupy_stand_in(monkeypatch, load_module):
     """CuPy as of ``stand_in.py``, imported by whoever imports CuPy."""
-    path = Path(__file__).with_name("stand_in.py")
-    spec = importlib.util.spec_from_file_location("tangency_tests_stand_in", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.module()
+    found = load_module("gpu/stand_in.py").module()
     for name, made in found.items():
         monkeypatch.setitem(sys.modules, name, made)
     return found["cupy"]

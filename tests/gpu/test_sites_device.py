@@ -1,8 +1,6 @@
 """Kernels on sites as a device runs them: its threads, blocks and shuffles, on the host."""
 
-import importlib.util
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,12 +23,8 @@ NETS = {
 
 
 @pytest.fixture
-def device(cupy_stand_in):
-    path = Path(__file__).with_name("warps.py")
-    spec = importlib.util.spec_from_file_location("tangency_tests_warps", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    cupy_stand_in.RawModule = module.Module
+def device(cupy_stand_in, load_module):
+    cupy_stand_in.RawModule = load_module("gpu/warps.py").Module
     return "cuda"
 
 

@@ -1,9 +1,7 @@
 """Kernel ridge regression by each solver, on each device that a stand-in can be: one answer."""
 
-import importlib.util
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,11 +25,8 @@ def data():
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    path = Path(__file__).parents[1] / "gpu" / "stand_in.py"
-    spec = importlib.util.spec_from_file_location("tangency_tests_stand_in", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def stand_in(monkeypatch, load_module):
+    module = load_module("gpu/stand_in.py")
 
     def install(**options):
         for name, made in module.module(**options).items():

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from tangency.models.errors import InputError
+from tangency.theory.hierarchical.moments import solved
 from tangency.theory.hierarchical.single_output import SingleOutputRegressor, validate_inputs
 from tangency.theory.kernels import Dense, Relu, gram, infinite_kernel, serial
 
@@ -137,12 +137,12 @@ class HeldOutKernelRidge(SingleOutputRegressor):
             block, cross = whole[np.ix_(train, train)], whole[np.ix_(held, train)]
             offset = y[train].mean()
             for j, ridge in enumerate(self.ridges):
-                dual = _solve(block, ridge * scale, y[train] - offset)
+                dual = solved(block, ridge * scale, y[train] - offset)
                 errors[j] += np.sum((cross @ dual + offset - y[held]) ** 2) / len(X)
         self.ridge_ = float(self.ridges[int(np.argmin(errors))])
         self.offset_ = float(y.mean())
         self.X_ = X
-        self.model_ = _solve(whole, self.ridge_ * scale, y - self.offset_)
+        self.model_ = solved(whole, self.ridge_ * scale, y - self.offset_)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -160,10 +160,3 @@ class HeldOutKernelRidge(SingleOutputRegressor):
 def _two_layer_kernel() -> Any:
     """The kernel of :func:`arc_cosine_ntk` with one hidden layer, for the Gram engine."""
     return infinite_kernel(serial(Dense(1, W_std=2**0.5), Relu(), Dense(1)))
-
-
-def _solve(gram: np.ndarray, shift: float, right: np.ndarray) -> np.ndarray:
-    shifted = gram.copy()
-    shifted[np.diag_indices_from(shifted)] += shift
-    solved: np.ndarray = cho_solve(cho_factor(shifted, overwrite_a=True, check_finite=False), right)
-    return solved

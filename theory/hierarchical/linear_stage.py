@@ -16,7 +16,7 @@ import numpy as np
 
 from tangency.models.errors import InputError
 from tangency.models.network import precision
-from tangency.theory.hierarchical.fold_moments import Moments, solved
+from tangency.theory.hierarchical.moments import Moments, solved
 
 __all__ = ["RIDGES", "LinearStage", "held_out_ridge", "held_out_stage", "ridge_path"]
 

@@ -22,10 +22,18 @@ __all__ = ["NTKClassifier", "NTKRegressor"]
 class _KernelModel:
     """Fitting and predicting that both estimators share."""
 
-    kernel: Any
-    get: str
-    ridge: float
-    input_shape: tuple[int, ...] | None
+    def __init__(
+        self,
+        kernel: Any = None,
+        *,
+        get: str = "ntk",
+        ridge: float = 1e-4,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.get = get
+        self.ridge = ridge
+        self.input_shape = input_shape
 
     def _fit(self, X: np.ndarray, y: np.ndarray) -> None:
         if self._precomputed() and (X.ndim != 2 or X.shape[0] != X.shape[1]):
@@ -90,19 +98,6 @@ class NTKRegressor(_KernelModel, RegressorBase):  # type: ignore[misc]
     n_features_in_ : int
     """
 
-    def __init__(
-        self,
-        kernel: Any = None,
-        *,
-        get: str = "ntk",
-        ridge: float = 1e-4,
-        input_shape: tuple[int, ...] | None = None,
-    ) -> None:
-        self.kernel = kernel
-        self.get = get
-        self.ridge = ridge
-        self.input_shape = input_shape
-
     def fit(self, X: Any, y: Any) -> NTKRegressor:
         """Fit to inputs X (n, ...) and targets y (n,) or (n, outputs).
 
@@ -146,19 +141,6 @@ class NTKClassifier(_KernelModel, ClassifierBase):  # type: ignore[misc]
     model_ : KernelRidge
     n_features_in_ : int
     """
-
-    def __init__(
-        self,
-        kernel: Any = None,
-        *,
-        get: str = "ntk",
-        ridge: float = 1e-4,
-        input_shape: tuple[int, ...] | None = None,
-    ) -> None:
-        self.kernel = kernel
-        self.get = get
-        self.ridge = ridge
-        self.input_shape = input_shape
 
     def fit(self, X: Any, y: Any) -> NTKClassifier:
         """Fit to inputs X (n, ...) and labels y (n,).

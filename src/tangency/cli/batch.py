@@ -90,7 +90,7 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     from tangency.gpu.errors import DeviceError, PlanError
     from tangency.models.errors import InputError, MissingPackageError
 
-    _check_rows(manifest)
+    asked = _rows(manifest)
     job = Job(str(manifest.resolve().parent))
     client = None
     try:
@@ -107,7 +107,7 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     finally:
         if client is not None:
             client.close()
-    _check_results(manifest, results, found)
+    _check_results(asked, results, found)
     worst = max((row["status"] for row in found), default=0)
     lines = [_line(row) for row in found]
     lines.append(f"{len(found)} rows, {sum(r['status'] == 0 for r in found)} answered: {results}")
@@ -116,10 +116,11 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
         raise SystemExit(min(worst, 2))
 
 
-def _check_rows(manifest: Path) -> None:
-    """Refuse a manifest that cannot be run, by its line."""
+def _rows(manifest: Path) -> list[dict[str, Any]]:
+    """The rows; a manifest that cannot be run is refused, by its line."""
     from tangency.models.errors import InputError
 
+    rows = []
     try:
         lines = manifest.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -139,14 +140,15 @@ def _check_rows(manifest: Path) -> None:
             )
         if run[0] == "batch":
             raise InputError(f"{manifest}, line {number}: a batch does not run batches")
+        rows.append(row)
+    return rows
 
 
-def _check_results(manifest: Path, results: Path, found: list[dict[str, Any]]) -> None:
+def _check_results(asked: list[dict[str, Any]], results: Path, found: list[dict[str, Any]]) -> None:
     """A result that was there already must be that of its row."""
     from tangency.models.errors import InputError
 
-    lines = manifest.read_text(encoding="utf-8").splitlines()
-    for row, kept in zip((json.loads(x) for x in lines if x.strip()), found, strict=True):
+    for row, kept in zip(asked, found, strict=True):
         if kept.get("run") != row["run"]:
             raise InputError(
                 f"{results / row['name']}.json is of another command than row {row['name']!r}: "

@@ -1,6 +1,7 @@
-"""Ridge regression with held-out folds when there are more samples than features.
+"""Ridge regression by moments: a solve with a Gram matrix, and Gram matrices that folds share.
 
-One Gram matrix a fold serves all: a training set's moments are the sum of those of other folds.
+With more samples than features one Gram matrix a fold serves all: a training set's moments are the
+sum of those of the other folds.
 """
 
 from __future__ import annotations
