@@ -12,8 +12,8 @@ from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Constant
 from tangency.verify.bounds.jobs import Job
-from tangency.verify.bounds.statement import Statement, two_sided
 from tangency.verify.bounds.tightened import Tightened
+from tangency.verify.result import Statement, two_sided
 from tangency.verify.rigorous.forward import Forward
 from tangency.verify.rigorous.lowering import lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tangency.models.network import Network
 from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
-from tangency.verify.lipschitz import unroll
-from tangency.verify.lipschitz.unroll import _nonlinearity
+from tangency.verify.chain import unroll
+from tangency.verify.chain.unroll import _nonlinearity
 
 __all__ = ["bends", "frontier", "is_plain", "sources_of"]
 

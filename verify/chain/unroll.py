@@ -13,7 +13,7 @@ from tangency.models.network import Network
 from tangency.models.ops import Activate, GroupSort, MatMul, Prelu, Product, Quotient
 from tangency.models.structure import Node
 from tangency.verify.certificate import Matrix
-from tangency.verify.lipschitz.affine import TooLargeError, affine_map
+from tangency.verify.chain.affine import TooLargeError, affine_map
 
 __all__ = ["TooLargeError", "Unrolled", "sources_of", "unroll"]
 
