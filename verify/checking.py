@@ -91,6 +91,8 @@ def check(certificate: Certificate | str | Path, network: Model, *, exact: bool 
         or not of the kind for exact arithmetic.
     MissingPackageError
         If exact arithmetic is asked for without python-flint.
+    UnsupportedError
+        If this process flushes subnormals to zero: float64 proves nothing there.
 
     Examples
     --------

@@ -13,6 +13,7 @@ from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.verify.certificate.branch import BranchWitness
 from tangency.verify.certificate.claim import Certificate, Claim, Region
 from tangency.verify.certificate.conv_pieces import FrequencyWitness, Part
+from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.certificate.layers import Activation
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.outputs import OutputsClaim
@@ -47,7 +48,10 @@ def prove(certificate: Certificate, model: Model, *, exact: bool = False) -> Cla
         With the reason: another model, another shape, or what could not be proved.
     InputError, MissingPackageError
         If exact arithmetic cannot take the model.
+    UnsupportedError
+        If this process flushes subnormals to zero.
     """
+    require_gradual_underflow()
     if certificate.network != model.hash:
         raise NotProvedError(
             f"the certificate is for the weights with sha256 {certificate.network}, the model's "

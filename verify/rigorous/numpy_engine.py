@@ -17,6 +17,7 @@ from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Conv, MatMul, Op
+from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.rigorous import transpose_layers, transpose_moving, transpose_sums
 from tangency.verify.rigorous.backward import Step
 from tangency.verify.rigorous.cropping import tiles
@@ -63,6 +64,7 @@ class NumpyEngine:
         source: Network | None = None,
         origin: Mapping[int, int] | None = None,
     ) -> None:
+        require_gradual_underflow()
         self.network = network
         self.inputs: Sequence[InputSet] = tuple(inputs)
         self.samples = batch_of(inputs)
