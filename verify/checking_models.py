@@ -25,9 +25,8 @@ from tangency.verify.certificate.rebuild import (
 )
 from tangency.verify.chain.conv_factors import Factor
 from tangency.verify.chain.conv_pieces import pieces_of
-from tangency.verify.chain.graph import is_plain
 from tangency.verify.chain.networks import chain_of, local_chain
-from tangency.verify.chain.unroll import Unrolled, unroll
+from tangency.verify.chain.unroll import Unrolled, is_plain, unroll
 from tangency.verify.implicit_layer import ImplicitLayer
 from tangency.verify.sets import Box
 

@@ -20,7 +20,7 @@ from tangency.models.ops import (
 )
 from tangency.verify.certificate import Residual, Slopes, spectral_norm_bound
 from tangency.verify.chain.blocks import chain_of_blocks
-from tangency.verify.chain.graph import is_plain
+from tangency.verify.chain.unroll import is_plain
 from tangency.verify.checking import check as proved_file
 from tangency.verify.checking import write_certificate
 from tangency.verify.lipschitz import bound_chain, lipschitz_bound

@@ -19,7 +19,6 @@ from tangency.models.network import Network
 from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
 from tangency.verify.certificate import GroupSort, Matrix, Residual, Slopes
-from tangency.verify.chain.activations import activation_of
 from tangency.verify.chain.affine import affine_map
 from tangency.verify.chain.block_layers import (
     IDENTITY,
@@ -29,9 +28,8 @@ from tangency.verify.chain.block_layers import (
     reflection,
 )
 from tangency.verify.chain.chain import Chain
-from tangency.verify.chain.graph import bends, frontier, sources_of
 from tangency.verify.chain.layouts import along, beside, columns, rows, windows
-from tangency.verify.chain.unroll import _order
+from tangency.verify.chain.unroll import activation_of, bends, frontier, order_of, sources_of
 
 __all__ = ["chain_of_blocks"]
 
@@ -109,7 +107,7 @@ class _Assembly:
             self.live = [(i, np.asarray(along(node.op.axis, node.shape)))]
             return
         activation, function = activation_of(node, self.network, self.inputs.get(i))
-        order = _order(node)
+        order = order_of(node)
         matrix, bias = rows(matrix, order), bias[order]
         block = self._block(i, order, carried)
         if block is not None:

@@ -10,12 +10,10 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Activate, Prelu
-from tangency.verify.chain.activations import activation_of
 from tangency.verify.chain.blocks import chain_of_blocks
 from tangency.verify.chain.chain import Chain
-from tangency.verify.chain.graph import is_plain
 from tangency.verify.chain.pairs import settle_pairs
-from tangency.verify.chain.unroll import Unrolled, unroll
+from tangency.verify.chain.unroll import Unrolled, activation_of, is_plain, unroll
 from tangency.verify.rigorous.walk import walk
 from tangency.verify.sets import Box, input_intervals
 

@@ -22,9 +22,8 @@ import numpy as np
 
 from tangency.models.network import Network
 from tangency.verify.chain.chain import Chain
-from tangency.verify.chain.graph import is_plain
 from tangency.verify.chain.networks import local_chain
-from tangency.verify.chain.unroll import Unrolled, unroll
+from tangency.verify.chain.unroll import Unrolled, is_plain, unroll
 from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.local_result import LocalBound, as_local
