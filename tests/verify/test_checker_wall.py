@@ -154,6 +154,15 @@ def module_of(file: str) -> str | None:
     return None
 
 
+def test_every_room_of_verify_stands_on_one_side():
+    wall = contract()
+    folder = ROOT / "verify"
+    rooms = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/*.py")}
+    sides = [name for side in ("source_modules", "forbidden_modules") for name in wall[side]]
+    listed = [n.removeprefix("tangency.verify.") for n in sides if n.startswith("tangency.verify.")]
+    assert sorted(listed) == sorted(rooms - {"__init__"})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_check_executes_no_file_of_the_search(kind, tmp_path):
     found, model = KINDS[kind]()

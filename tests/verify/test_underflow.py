@@ -46,12 +46,15 @@ def run(mode: str, work: str, *arguments: object) -> subprocess.CompletedProcess
     if mode not in modes:
         pytest.skip(f"this processor cannot flush {mode} alone")
     text = FLUSHED + work.replace("FLUSH", f"flush({code!r}, {modes[mode]})")
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", text, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
     )
+    if "PermissionError" in done.stderr and "mmap.mmap" in done.stderr:
+        pytest.skip("this system lets no process write code of its own")
+    return done
 
 
 @pytest.fixture(scope="module")
