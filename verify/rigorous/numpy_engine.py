@@ -185,6 +185,16 @@ class NumpyEngine:
             for start in range(0, len(group), size):
                 yield group[start : start + size]
 
+    def slopes(self, index: int, known: Mapping[int, Pair]) -> tuple[Array, ...]:
+        """Default slopes ``(N or 1, 1, *shape)`` of a nonlinear node, as :meth:`sweep` takes them.
+
+        With them a sweep gives what it gives without slopes.
+        """
+        node = self.network.structure.nodes[index]
+        boxes = [Interval(*known[j]) for j in node.inputs]
+        planes = planes_of(node.op, self._weights(self.network, index), boxes)
+        return (*planes.below, *planes.above)
+
     def step(self, index: int, known: Mapping[int, Pair], chosen: tuple[Array, ...] | None) -> Step:
         """The way back through a node; kept as long as the bounds before it are the same."""
         node = self.network.structure.nodes[index]
