@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_and_status_2(run, certificate, tmp_path):
     for name, content, word in (
         ("short", data[:-1], "truncated"),
         ("damaged", bytes(damaged), "sha256"),
-        ("later", data.replace(b"certificate 1", b"certificate 99", 1), "version 99"),
+        ("later", data.replace(b"certificate 2", b"certificate 99", 1), "version 99"),
         ("text", b"hello", "not a tangency certificate"),
         ("empty", b"", "truncated"),
     ):

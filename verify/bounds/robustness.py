@@ -23,6 +23,7 @@ from tangency.verify.bounds.engine import (
 from tangency.verify.bounds.jobs import Job
 from tangency.verify.bounds.specification import check_labels, margin_spec
 from tangency.verify.bounds.statement import Statement
+from tangency.verify.certificate.source import Samples, Source
 
 __all__ = ["Robustness", "certify_robust"]
 
@@ -60,6 +61,8 @@ class Robustness:
     statement : Statement, optional
         What a certificate of the verified samples needs; None where there are none or it cannot be
         written (estimates, the joint search).
+    source : Source, optional
+        The verified samples, as a certificate names them.
     """
 
     verified: Array = field(repr=False)
@@ -76,6 +79,7 @@ class Robustness:
     seconds: float
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
+    source: Source | None = field(default=None, repr=False)
 
     @property
     def samples(self) -> int:
@@ -205,6 +209,7 @@ def certify_robust(
         if progress is not None:
             progress(min(i + batch, len(x)), len(x))
     lower, upper, proved, attained, best = map(np.concatenate, zip(*columns, strict=True))
+    data = Samples(x, radius, labels, clip=clip)
     return Robustness(
         verified=proved > 0,
         attacked=attained <= 0,
@@ -220,6 +225,7 @@ def certify_robust(
         seconds=perf_counter() - start,
         certified=job.certified,
         statement=Statement.joined(statements),
+        source=data.source(np.flatnonzero(proved > 0)),
     )
 
 
