@@ -162,7 +162,7 @@ def check(
     if (x is None) != (eps is None):
         raise InputError("x and eps go together: samples and the radius around them")
     covered, claim = None, None
-    words, statement, reason = "nothing that can be said", {}, ""
+    words, statement, reason = "nothing: it is malformed", {}, ""
     try:
         require_valid(certificate)
         words, statement = str(certificate), certificate.claim.as_dict()

@@ -220,7 +220,7 @@ def test_forged_pieces_are_refused():
     assert "piece" in reason(replace(certificate, network=stranger.hash), stranger)
     flat = replace(region, lower=LOW.reshape(1, 2), upper=HIGH.reshape(1, 2))
     claim = replace(certificate.claim, region=flat)
-    with pytest.raises(InputError, match=r"corners \(1, 2\) .* they do not fit"):
+    with pytest.raises(InputError, match=r"not \(2,\)"):
         unpack(pack(replace(certificate, claim=claim)))
     data = pack(certificate)
     for end in (len(data) - 1, len(data) // 2):

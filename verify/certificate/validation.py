@@ -61,11 +61,10 @@ def _require_lipschitz(claim: Claim, inputs: tuple[int, ...], outputs: int) -> N
         low, high = claim.region.lower, claim.region.upper
         if not low.shape == high.shape == inputs:
             raise CertificateError(
-                f"the box of the claim has corners {low.shape} and {high.shape}, the input "
-                f"{inputs}: they do not fit"
+                f"the box of the claim has the corners {low.shape} and {high.shape}, not {inputs}"
             )
         if not (low <= high).all():
-            raise CertificateError("the box of the claim is empty")
+            raise CertificateError("the box of the claim is empty: lower > upper")
 
 
 def _require_outputs(claim: OutputsClaim, inputs: tuple[int, ...], outputs: int) -> None:
