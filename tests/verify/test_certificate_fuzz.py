@@ -346,7 +346,7 @@ def mutated(data, seed):
         names = TREE if rng.random() < 0.5 or not mutant.blocks else ARRAYS
         try:
             getattr(mutant, names[rng.integers(len(names))])()
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
             continue  # what an earlier step left has no such place
     return mutant.data()
 

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -36,6 +37,14 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read the answer has closed it. Click would end with status 1, "not proved".
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -77,7 +86,7 @@ def _status() -> int:
     from tangency.models.errors import NotProvedError, TangencyError
 
     try:
-        # Not standalone: there click ends an interrupt, and a closed pipe, with status 1.
+        # Not standalone: there click ends an interrupt with status 1.
         return int(cli(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
@@ -91,9 +100,6 @@ def _status() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("tangency: interrupted", err=True)
         return 130
-    except BrokenPipeError:  # whoever read the answer has closed it; nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         words = f"{type(error).__name__}: {' '.join(str(error).split())}"
         traceback.print_exc()
