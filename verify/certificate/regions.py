@@ -99,7 +99,8 @@ def is_at_most(a: Array, b: Array, c: Array) -> npt.NDArray[np.bool_]:
     False
     """
     s, e = _two_sum(b, c)
-    return (a < s) | ((a == s) & (e >= 0))
+    found: npt.NDArray[np.bool_] = (a < s) | ((a == s) & (e >= 0))
+    return found
 
 
 def half_edges(low: Array, high: Array) -> tuple[Fraction, Fraction]:

@@ -11,7 +11,7 @@ which is decided in exact arithmetic: what a file says of its own source is neve
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from tangency.verify.certificate.regions import decimal, digest, is_at_most, lis
 
 if TYPE_CHECKING:
     from tangency.verify.certificate.claim import Certificate
+
+Whole: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = ["Samples", "Source", "require_samples"]
 
@@ -45,7 +47,7 @@ class Source:
         The range that the balls were cut to.
     """
 
-    samples: npt.NDArray[np.int64]
+    samples: Whole
     data: str
     eps: float
     norm: Literal["1", "2", "inf"] = "inf"
@@ -104,7 +106,7 @@ class Samples:
 
     x: Array
     eps: float
-    y: npt.NDArray[np.int64] | None = None
+    y: Whole | None = None
     norm: str = "inf"
     clip: tuple[float, float] | None = None
     samples: Sequence[int] | None = None
@@ -134,7 +136,7 @@ class Samples:
             if not 0 <= i < len(x):
                 raise InputError(f"sample {i} is not in the data, which hold {len(x)}")
 
-    def source(self, samples: Sequence[int] | None = None) -> Source:
+    def source(self, samples: Sequence[int] | npt.NDArray[np.int_] | None = None) -> Source:
         """Return the source of the sets of some of the samples, or of all."""
         own = np.arange(len(self.x)) if samples is None else np.asarray(samples, dtype=np.int64)
         arrays = [self.x[own]] + ([] if self.y is None else [self.y[own]])
@@ -200,9 +202,7 @@ def require_samples(certificate: "Certificate", believed: Samples) -> tuple[int,
     return tuple(int(i) for i in samples)
 
 
-def _require_labels(
-    claimed: npt.NDArray[np.int64], margins: Array, samples: npt.NDArray[np.int64], y: Array
-) -> None:
+def _require_labels(claimed: Whole, margins: Array, samples: Whole, y: Whole) -> None:
     """Refuse another label than the data's, and margins that keep none."""
     for n, label, margin, own in zip(samples, claimed, margins.min(axis=1), y, strict=True):
         if label != own:
@@ -219,9 +219,7 @@ def _all(values: Array, count: int) -> Array:
     return np.broadcast_to(values, (count, *values.shape[1:]))
 
 
-def _matched(
-    source: Source | None, believed: Samples, count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _matched(source: Source | None, believed: Samples, count: int) -> tuple[Whole, Whole]:
     """Return samples of the data and their sets; which they are is proved by what they hold."""
     if source is None:
         own = range(len(believed.x)) if believed.samples is None else believed.samples
