@@ -238,8 +238,8 @@ def write_certificate(
     network : Network or ImplicitLayer
         The one that was bounded.
     source : Source, optional
-        The data that the input sets were made from, which the file then names; robust samples bring
-        their own.
+        The data that the input sets were made from, which the file then names, as
+        ``Samples(x, eps).source([3])``; robust samples bring their own.
 
     Returns
     -------
