@@ -192,10 +192,12 @@ def require_samples(certificate: "Certificate", believed: Samples) -> tuple[int,
         ball = BallSet(center, radius, ball.norm)
     inside = _holds(low[sets], high[sets], ball, x[samples], believed)
     if not inside.all():
+        stated = None if certificate.source is None else certificate.source.clip
         raise NotProvedError(
             f"sample {samples[int(np.argmin(inside))]}: the set of the claim leaves out a part of "
             f"its ball of radius {believed.eps!r} in l{believed.norm}"
             + ("" if believed.clip is None else f", cut to {believed.clip}")
+            + ("" if stated == believed.clip else f"; the sets are said to be cut to {stated}")
         )
     if isinstance(claim, OutputsClaim) and labels is not None and believed.y is not None:
         _require_labels(labels[sets], claim.lower[sets], samples, believed.y[samples])
