@@ -12,6 +12,7 @@ import numpy as np
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.verify.certificate.outputs import Method
+from tangency.verify.certificate.source import Source
 from tangency.verify.certificate.witness import ChainWitness
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
@@ -223,6 +224,8 @@ class Robustness:
     statement : Statement, optional
         What a certificate of the verified samples needs; None where there are none or it cannot be
         written (estimates, the joint search).
+    source : Source, optional
+        The verified samples, as a certificate names them.
     """
 
     verified: Array = field(repr=False)
@@ -239,6 +242,7 @@ class Robustness:
     seconds: float
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
+    source: Source | None = field(default=None, repr=False)
 
     @property
     def samples(self) -> int:
