@@ -11,6 +11,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tangency.models import from_layers
+from tangency.models.activations import Activation as Record
 from tangency.models.errors import InputError, MissingPackageError
 from tangency.theory.kernels import infinite_kernel
 from tangency.theory.kernels.backend import MAKERS, KernelBackend, backend_of
@@ -18,7 +20,9 @@ from tangency.theory.kernels.cntk import FusedConv
 from tangency.theory.kernels.fused import FusedDense
 from tangency.theory.kernels.gram_engine import gram as gram_anywhere
 from tangency.theory.kernels.layers import Conv, Dense, Dropout, GlobalAvgPool
+from tangency.theory.kernels.layers_activations import Activation as Act
 from tangency.theory.kernels.layers_activations import Relu
+from tangency.theory.kernels.layers_attention import Attention
 from tangency.theory.kernels.layers_branches import serial
 
 # The CPU's own tests: those of a GPU are in tests/gpu.
@@ -168,6 +172,55 @@ def test_zarr_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(MissingPackageError, match=r"tangency\[cluster\]"):
         gram(KERNEL, samples(), out=tmp_path / "k.zarr")
+
+
+def waved(factor):
+    return Record("wob", lambda nx, x: nx.sin(factor * x))
+
+
+def test_kernels_of_one_name_are_told_apart_by_their_formulas(tmp_path):
+    x = samples(6)
+    one, again, two = (
+        infinite_kernel(serial(Dense(8), Act(waved(k)), Dense())) for k in (1.0, 1.0, 3.0)
+    )
+    assert one.fingerprint == again.fingerprint != two.fingerprint
+    gram(one, x, get="ntk", out=tmp_path / "W.npy")
+    with pytest.raises(InputError, match="tiles of another matrix"):
+        gram(two, x, get="ntk", out=tmp_path / "W.npy")
+    one, two = (
+        infinite_kernel(from_layers([np.eye(9), np.ones((1, 9))], waved(k))) for k in (1.0, 3.0)
+    )
+    gram(one, x, get="ntk", out=tmp_path / "N.npy")
+    with pytest.raises(InputError, match="tiles of another matrix"):
+        gram(two, x, get="ntk", out=tmp_path / "N.npy")
+
+
+def attending(decay):
+    options = {"position": "sum", "position_decay": decay}
+    return infinite_kernel(serial(Attention(8, **options), GlobalAvgPool(), Dense()))
+
+
+def test_functions_in_layers_are_part_of_the_fingerprint():
+    kernels = [attending(lambda d, k=k: np.exp(-k * d)) for k in (1.0, 1.0, 2.0)]
+    assert kernels[0].fingerprint == kernels[1].fingerprint != kernels[2].fingerprint
+    assert kernels[0].fingerprint != attending(None).fingerprint
+    code = """
+    import numpy as np
+    from tangency.theory.kernels import Attention, Dense, GlobalAvgPool, infinite_kernel, serial
+    layer = Attention(8, position="sum", position_decay=lambda squared: np.exp(-1.0 * squared))
+    print(infinite_kernel(serial(layer, GlobalAvgPool(), Dense())).fingerprint)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == kernels[0].fingerprint
+    with pytest.raises(InputError, match="cannot be followed"):
+        _ = attending(lambda d: np.exp(-d) if d.any() else d).fingerprint
+
+    class Mine(Dense):
+        pass
+
+    with pytest.raises(InputError, match="Mine has no fingerprint"):
+        _ = infinite_kernel(serial(Mine(8), Dense())).fingerprint
 
 
 def test_options_are_checked(tmp_path):
