@@ -122,7 +122,44 @@ def test_no_dask_says_what_to_install():
         import distributed  # noqa: F401
     except ImportError:
         with pytest.raises(DeviceError, match=r"tangency\[cluster\]"):
-            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE, what="k")
     else:
         with pytest.raises(PlanError, match="Client"):
-            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE, what="k")
+
+
+class Scaled:
+    """Tiles that say themselves which matrix they are of."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.fingerprint = f"scaled by {factor}"
+
+    def __call__(self, here, there):
+        i, j = np.arange(20)[here], np.arange(20)[there]
+        return self.factor * np.minimum(i[:, None], j)
+
+
+def test_the_matrix_of_another_kernel_is_not_returned(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    zarr = pytest.importorskip("zarr")
+    path = tmp_path / "k.zarr"
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.Client(**options, dashboard_address=None) as client:
+        with pytest.raises(PlanError, match="which kernel and data"):
+            gram_on_cluster(client, lambda a, b: Scaled(1.0)(a, b), path, 20, tile=8)
+        assert not path.exists()
+        one = gram_on_cluster(client, Scaled(1.0), path, 20, tile=8)[:]
+        assert np.array_equal(gram_on_cluster(client, Scaled(1.0), path, 20, tile=8)[:], one)
+        with pytest.raises(PlanError, match=r"scaled by 1\.0"):
+            gram_on_cluster(client, Scaled(2.0), path, 20, tile=8)
+        two = gram_on_cluster(client, Scaled(2.0), path, 20, tile=8, overwrite=True)[:]
+        assert np.array_equal(two, 2.0 * one)
+        (tmp_path / "k.tiles" / "what.json").write_bytes(b"\xff garbage")
+        with pytest.raises(PlanError, match="garbage"):
+            gram_on_cluster(client, Scaled(2.0), path, 20, tile=8)
+        mine = tmp_path / "mine.zarr"
+        zarr.save_array(str(mine), np.eye(20))
+        with pytest.raises(PlanError, match="nothing says of what"):
+            gram_on_cluster(client, Scaled(1.0), mine, 20, tile=8)
+        assert np.array_equal(zarr.open_array(str(mine), mode="r")[:], np.eye(20))

@@ -1,6 +1,8 @@
 """The Gram engine: tiles equal the whole, files, and going on after a kill."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -172,6 +174,129 @@ def test_zarr_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(MissingPackageError, match=r"tangency\[cluster\]"):
         gram(KERNEL, samples(), out=tmp_path / "k.zarr")
+
+
+def test_blocks_are_taken_before_the_first_tile(tmp_path):
+    """A hole in a memory map on a full disk kills the process that writes there."""
+    path, held = tmp_path / "k.npy", []
+
+    def product(a, b):
+        held.append(path.stat().st_blocks * 512)
+        return a @ b.T
+
+    gram(product, samples(300), get="ntk", out=path, tile=100, key="a")
+    assert min(held) >= 300 * 300 * 8
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch, there):
+    path = tmp_path / "k.npy"
+    if there:
+        np.save(path, np.eye(3))
+    before = [(p.name, p.read_bytes()) for p in tmp_path.iterdir()]
+    few = np.broadcast_to(np.zeros(9), (1_000_000, 9))
+    with pytest.raises(InputError, match=r"8e\+03 GB for 1 matrix file.*GB free"):
+        gram(KERNEL, few, get="ntk", out=path, overwrite=True, tile=2048)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == before
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Room that is gone between the look and the use.
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"no room on the disk.*No space left"):
+        gram(KERNEL, samples(), get="ntk", out=path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_the_engines_is_not_written_over(tmp_path):
+    x, path = samples(), tmp_path / "train.npy"
+    np.save(path, x)
+    with pytest.raises(InputError, match=r"train.npy is there, and no record of tiles"):
+        gram(KERNEL, x, get="ntk", out=path)
+    np.save(tmp_path / "two.nngp.npy", x)
+    with pytest.raises(InputError, match=r"two.nngp.npy is there"):
+        gram(KERNEL, x, out=tmp_path / "two.npy")
+    mapped = np.load(path, mmap_mode="r")
+    for given in (mapped, mapped[:20], np.asarray(mapped)[5:]):
+        for options in ({}, {"overwrite": True}):
+            with pytest.raises(InputError, match=r"train.npy holds the samples themselves"):
+                gram(KERNEL, given, get="ntk", out=path, **options)
+            with pytest.raises(InputError, match=r"train.npy holds the samples themselves"):
+                gram(KERNEL, x, given, get="ntk", out=path, **options)
+    assert np.array_equal(np.load(path), x)
+    gram(KERNEL, x, get="ntk", out=path, overwrite=True)
+    assert np.load(path).shape == (50, 50)
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(str(tmp_path / "k.zarr"), x)
+    with pytest.raises(InputError, match=r"k.zarr is there"):
+        gram(KERNEL, x, get="ntk", out=tmp_path / "k.zarr")
+    assert np.array_equal(zarr.open_array(str(tmp_path / "k.zarr"), mode="r")[:], x)
+
+
+WAITING = """
+import sys
+import numpy as np
+from tangency.theory.kernels.gram_engine import gram
+
+def wait(done, total):
+    print(done, flush=True)
+    if done == 5:
+        sys.stdin.read()
+
+x = np.random.default_rng(0).normal(size=(40, 6))
+gram(lambda a, b: a @ b.T, x, get="ntk", out=sys.argv[1], tile=8, key="a", progress=wait)
+"""
+
+
+def test_two_processes_do_not_fill_one_file(tmp_path):
+    path = tmp_path / "k.npy"
+    x, asked = np.random.default_rng(0).normal(size=(40, 6)), []
+
+    def product(a, b):
+        asked.append(1)
+        return a @ b.T
+
+    command = [sys.executable, "-c", WAITING, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as child:
+        assert [int(child.stdout.readline()) for _ in range(5)] == [1, 2, 3, 4, 5]
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=f"in use by process {child.pid} on"):
+                gram(product, x, get="ntk", out=path, tile=8, key="a", overwrite=overwrite)
+        child.kill()
+    found = gram(product, x, get="ntk", out=path, tile=8, key="a")
+    assert len(asked) == 15 - 5
+    np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["k.npy", "k.npy.tiles"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"\xff\xfe\x00" + text,
+        lambda text: b"",
+        lambda text: b"[1, 2]\n",
+        lambda text: b'{"notes": 3}\n' + text,
+        lambda text: text.replace(b"16 32\n", b"\x00\x01garbage\n"),
+        lambda text: text.replace(b"16 32\n", b"16 33\n"),
+        lambda text: text.replace(b"on disk 10\n", b"on disk 11\n"),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, damage):
+    x, path, record = samples(), tmp_path / "k.npy", tmp_path / "k.npy.tiles"
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    whole = record.read_bytes()
+    record.write_bytes(damage(whole))
+    assert record.read_bytes() != whole
+    with pytest.raises(InputError, match=r"k.npy.tiles"):
+        gram(KERNEL, x, get="ntk", out=path, tile=16)
+    assert np.array_equal(np.load(path), want)
+    again = gram(KERNEL, x, get="ntk", out=path, tile=16, overwrite=True)
+    assert np.array_equal(again, want)
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"k.npy is no .npy file"):
+        gram(KERNEL, x, get="ntk", out=path, tile=16)
 
 
 def waved(factor):
