@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import replacing, why
 from tangency.models import activations
 from tangency.models.activations import Activation
 from tangency.models.activations.registry import is_of_catalogue
@@ -86,7 +87,13 @@ def _tuples(value: Any) -> Any:
 
 
 def save(network: Network, path: str | Path) -> None:
-    """Write a network; InputError when an activation is not in the catalogue."""
+    """Write a network; the file that was there stays until all is written.
+
+    Raises
+    ------
+    InputError
+        When an activation is not in the catalogue, or the file cannot be written.
+    """
     structure = network.structure
     for node in structure.nodes:
         record = getattr(node.op, "activation", None)
@@ -116,12 +123,15 @@ def save(network: Network, path: str | Path) -> None:
             for n in structure.nodes
         ],
     }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(HEADER, json.dumps(header, indent=1))
-        for i, array in enumerate(network.weights.values()):
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            file.writestr(f"weights/{i}.npy", buffer.getvalue())
+    try:
+        with replacing(path) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(HEADER, json.dumps(header, indent=1))
+            for i, array in enumerate(network.weights.values()):
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                file.writestr(f"weights/{i}.npy", buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({why(error)})") from None
 
 
 def _is_found(record: Activation) -> bool:

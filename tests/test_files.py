@@ -2,14 +2,28 @@
 
 import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
+import tangency
 from tangency import files
+from tangency.cli.certify_local import write_json
+from tangency.cli.common import save_arrays, save_plot
+from tangency.gpu.errors import PlanError
+from tangency.gpu.journal import Journal
+from tangency.models import InputError, from_layers
+from tangency.models.activations import get
+from tangency.models.activations.plot import plot
+from tangency.verify import ImplicitLayer
+from tangency.verify.certificate.encoding import CertificateError
+from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 
 
 def full(*_):
@@ -159,3 +173,60 @@ def test_no_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space"):
         files.reserve(path, 1 << 20)
+
+
+NETWORK = from_layers([np.eye(64), np.full((3, 64), 0.1)], "relu")
+
+
+def certificate(path, found=[]):  # noqa: B006  (one search for both calls)
+    found = found or [tangency.lipschitz_bound(NETWORK, attack=False)]
+    tangency.write_certificate(path, found[0], NETWORK)
+
+
+def checkpoint(path):
+    chain = Chain.from_matrices([np.eye(64), np.ones((1, 64))])
+    Checkpoint(path, chain, "l2", 1).keep(0, Point(np.zeros(4000), 1.0, 1.0, (0,)), last=True)
+
+
+def implicit(path):
+    ImplicitLayer(0.1 * np.eye(40), np.eye(40), np.eye(40)).save(path)
+
+
+class Plotted:
+    def plot(self):
+        return plot(get("tanh"))
+
+
+WRITERS = {
+    "certificate": ("a.cert", certificate),
+    "network": ("a.tangency", NETWORK.save),
+    "implicit layer": ("a.npz", implicit),
+    "checkpoint": ("a.npz", checkpoint),
+    "arrays": (
+        "a.npz",
+        lambda path: save_arrays(path, a=np.random.default_rng(0).normal(size=999)),
+    ),
+    "plot": ("a.png", lambda path: save_plot(path, Plotted())),
+    "answer": ("a.json", lambda path: write_json(path, {"a": list(range(2000))})),
+    "journal": ("a.tiles", lambda path: Journal(path, {"a": list(range(2000))}).finished()),
+}
+
+
+@pytest.mark.parametrize(("name", "writer"), WRITERS.values(), ids=WRITERS)
+def test_every_writer_keeps_the_old_file_when_the_disk_fills(tmp_path, name, writer):
+    path = tmp_path / name
+    writer(path)
+    whole = path.read_bytes()
+    assert len(whole) > 512
+    kept = path.with_name("kept")
+    if name == "a.tiles":
+        path.rename(kept)  # only what is not there is begun
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        with pytest.raises((InputError, CertificateError, PlanError), match="too large"):
+            writer(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
