@@ -24,7 +24,7 @@ from tangency.verify.bounds.jobs import Job
 from tangency.verify.bounds.specification import check_labels, margin_spec
 from tangency.verify.bounds.statement import Statement
 
-__all__ = ["Robustness", "certify_robust"]
+__all__ = ["Robustness", "certify_robust", "margin_at"]
 
 Array = Any
 Progress = Callable[[int, int], None]
@@ -58,8 +58,11 @@ class Robustness:
     certified : bool
         Whether all of this is proved.
     statement : Statement, optional
-        What a certificate of the verified samples needs; None where there are none or it cannot be
-        written (estimates, the joint search).
+        What is proved of all samples, with what proves it; a certificate takes the verified ones.
+        None where no certificate can hold it (estimates, the joint search).
+    points : (N, *shape) array
+        A point of each ball at which the margin is at most ``margin_upper``: where ``attacked``, a
+        counterexample.
     """
 
     verified: Array = field(repr=False)
@@ -76,6 +79,7 @@ class Robustness:
     seconds: float
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
+    points: Array = field(default=None, repr=False)
 
     @property
     def samples(self) -> int:
@@ -194,17 +198,20 @@ def certify_robust(
         box = Box(outer.lower, outer.upper)
         scores, margin, stated = scores_and_margins(network, box, spec, job)
         if stated is not None:
-            statements.append(stated.take(margin.lower.min(axis=1) > 0))
+            statements.append(stated)
         weakest = margin.lower.argmin(axis=1)
         weakest += weakest >= own  # the rows of the specification skip the label
         rows = (points, own, weakest, inner.lower, inner.upper)
         tried = _searched(network, rows, batch, attack, seed)
-        attained = np.min([_margin_at(network, p, spec) for p in tried], axis=0)
+        attained = np.stack([margin_at(network, p, spec) for p in tried])
+        chosen = attained.argmin(axis=0), np.arange(len(points))
         best = wide.evaluate(points).argmax(axis=1)
-        columns.append((scores.lower, scores.upper, margin.lower.min(axis=1), attained, best))
+        proved = margin.lower.min(axis=1)
+        worst = np.stack(tried)[chosen]
+        columns.append((scores.lower, scores.upper, proved, attained[chosen], worst, best))
         if progress is not None:
             progress(min(i + batch, len(x)), len(x))
-    lower, upper, proved, attained, best = map(np.concatenate, zip(*columns, strict=True))
+    lower, upper, proved, attained, worst, best = map(np.concatenate, zip(*columns, strict=True))
     return Robustness(
         verified=proved > 0,
         attacked=attained <= 0,
@@ -220,6 +227,7 @@ def certify_robust(
         seconds=perf_counter() - start,
         certified=job.certified,
         statement=Statement.joined(statements),
+        points=worst,
     )
 
 
@@ -258,7 +266,7 @@ def _searched(
     return [p[:n] for p in found]
 
 
-def _margin_at(network: Network, points: Array, spec: Array) -> Array:
-    """Proved upper bounds of the margins at single points."""
+def margin_at(network: Network, points: Array, spec: Array) -> Array:
+    """Proved upper bounds of the margins at single points, ``(N,)`` of ``(N, *shape)``."""
     points = np.ascontiguousarray(points)
     return bound(network, Box(points, points), spec=spec).upper.min(axis=1)
