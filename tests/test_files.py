@@ -22,7 +22,7 @@ from tangency.models.activations import get
 from tangency.models.activations.plot import plot
 from tangency.verify import ImplicitLayer
 from tangency.verify.certificate.encoding import CertificateError
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 
 

@@ -11,10 +11,6 @@ if __name__ != "tangency.verify":  # the folder was imported by its bare name fr
     raise ImportError("this folder is the package tangency.verify: pip install -e . and import it")
 
 if TYPE_CHECKING:
-    from tangency.verify.bounds import Ball as Ball
-    from tangency.verify.bounds import Bounds as Bounds
-    from tangency.verify.bounds import Box as Box
-    from tangency.verify.bounds import Robustness as Robustness
     from tangency.verify.bounds import bound as bound
     from tangency.verify.bounds import certify_robust as certify_robust
     from tangency.verify.bounds import margins as margins
@@ -31,23 +27,27 @@ if TYPE_CHECKING:
     from tangency.verify.jacobian import certify_monotone as certify_monotone
     from tangency.verify.jacobian import jacobian_bounds as jacobian_bounds
     from tangency.verify.jacobian import local_lipschitz as local_lipschitz
-    from tangency.verify.lipschitz import LipschitzBound as LipschitzBound
     from tangency.verify.lipschitz import lipschitz_bound as lipschitz_bound
     from tangency.verify.lipschitz.local_result import LocalBound as LocalBound
+    from tangency.verify.result import Bounds as Bounds
+    from tangency.verify.result import LipschitzBound as LipschitzBound
+    from tangency.verify.result import Robustness as Robustness
+    from tangency.verify.sets import Ball as Ball
+    from tangency.verify.sets import Box as Box
 
 _HOMES = {
-    "Ball": "bounds",
-    "Bounds": "bounds",
-    "Box": "bounds",
+    "Ball": "sets",
+    "Bounds": "result",
+    "Box": "sets",
     "Certificate": "checking",
     "Check": "checking",
     "ImplicitLayer": "implicit_layer",
     "JacobianBounds": "jacobian",
-    "LipschitzBound": "lipschitz",
+    "LipschitzBound": "result",
     "LocalBound": "lipschitz.local_result",
     "LocalLipschitz": "jacobian",
     "Monotonicity": "jacobian",
-    "Robustness": "bounds",
+    "Robustness": "result",
     "bound": "bounds",
     "certify_monotone": "jacobian",
     "certify_robust": "bounds",

@@ -11,21 +11,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tangency._version import __version__
 from tangency.models.errors import InputError, NotProvedError
-from tangency.verify.bounds.result import Bounds
-from tangency.verify.bounds.robustness import Robustness
 from tangency.verify.certificate.claim import Certificate, claim_of
 from tangency.verify.certificate.file import read, write
 from tangency.verify.checking_models import Model, prove
 from tangency.verify.checking_outputs import outputs_certificate
 from tangency.verify.checking_witness import output_of, region_of, witness_of
 from tangency.verify.implicit_layer import ImplicitLayer
-
-if TYPE_CHECKING:
-    from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import Bounds, LipschitzBound, Robustness
 
 __all__ = ["Certificate", "Check", "check", "read_certificate", "write_certificate"]
 
@@ -95,6 +91,8 @@ def check(certificate: Certificate | str | Path, network: Model, *, exact: bool 
         or not of the kind for exact arithmetic.
     MissingPackageError
         If exact arithmetic is asked for without python-flint.
+    UnsupportedError
+        If this process flushes subnormals to zero: float64 proves nothing there.
 
     Examples
     --------

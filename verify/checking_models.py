@@ -13,6 +13,7 @@ from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.verify.certificate.branch import BranchWitness
 from tangency.verify.certificate.claim import Certificate, Claim, Region
 from tangency.verify.certificate.conv_pieces import FrequencyWitness, Part
+from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.certificate.layers import Activation
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.outputs import OutputsClaim
@@ -22,11 +23,15 @@ from tangency.verify.certificate.rebuild import (
     prove_frequencies,
     prove_implicit,
 )
+from tangency.verify.chain.conv_factors import Factor
+from tangency.verify.chain.conv_pieces import pieces_of
+from tangency.verify.chain.networks import chain_of, local_chain
+from tangency.verify.chain.unroll import Unrolled, is_plain, unroll
 from tangency.verify.implicit_layer import ImplicitLayer
+from tangency.verify.sets import Box
 
 if TYPE_CHECKING:
     from tangency.models.network import Network
-    from tangency.verify.lipschitz.unroll import Unrolled
 
 __all__ = ["Model", "layers_of", "parts_of", "prove"]
 
@@ -42,7 +47,10 @@ def prove(certificate: Certificate, model: Model, *, exact: bool = False) -> Cla
         With the reason: another model, another shape, or what could not be proved.
     InputError, MissingPackageError
         If exact arithmetic cannot take the model.
+    UnsupportedError
+        If this process flushes subnormals to zero.
     """
+    require_gradual_underflow()
     if certificate.network != model.hash:
         raise NotProvedError(
             f"the certificate is for the weights with sha256 {certificate.network}, the model's "
@@ -64,9 +72,6 @@ def prove(certificate: Certificate, model: Model, *, exact: bool = False) -> Cla
     if isinstance(witness, FrequencyWitness):
         return prove_frequencies(certificate, parts_of(model), exact=exact)
     if isinstance(witness, BranchWitness):
-        from tangency.verify.lipschitz.graph import is_plain
-        from tangency.verify.lipschitz.unroll import unroll
-
         _require_shape(region, model)
         parts = unroll(model) if is_plain(model) else None  # once for all pieces
         return prove_branch(certificate, lambda box: layers_of(model, box, parts), exact=exact)
@@ -87,13 +92,8 @@ def layers_of(
         If the model is no chain.
     """
     if region is None:
-        from tangency.verify.lipschitz.network import chain_of
-
         chain = chain_of(network)
         return chain.weights, chain.activations
-    from tangency.verify.bounds.box import Box
-    from tangency.verify.lipschitz.local import local_chain
-
     _require_shape(region, network)
     try:
         chain = local_chain(network, Box(region.lower, region.upper), unrolled=unrolled)
@@ -110,9 +110,6 @@ def parts_of(network: Network) -> list[Part]:
     NotProvedError
         If a layer of the model has no place in such a proof.
     """
-    from tangency.verify.lipschitz.conv.factors import Factor
-    from tangency.verify.lipschitz.conv.pieces import pieces_of
-
     try:
         pieces = pieces_of(network)
     except (InputError, UnsupportedError) as error:

@@ -28,8 +28,7 @@ from tangency.verify.rigorous.walk import walk
 
 if TYPE_CHECKING:
     from tangency.models.network import Network
-    from tangency.verify.bounds.result import Bounds
-    from tangency.verify.bounds.robustness import Robustness
+    from tangency.verify.result import Bounds, Robustness
 
 __all__ = ["outputs_certificate", "prove_outputs"]
 

@@ -19,7 +19,7 @@ from tangency.verify.implicit_layer import ImplicitLayer
 
 if TYPE_CHECKING:
     from tangency.models.network import Network
-    from tangency.verify.lipschitz.result import LipschitzBound
+    from tangency.verify.result import LipschitzBound
 
 __all__ = ["output_of", "region_of", "witness_of"]
 

@@ -14,6 +14,7 @@ from tangency.files import replacing, why
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array, Matrix
+from tangency.verify.chain.chain import constraint_named
 
 __all__ = ["ImplicitLayer"]
 
@@ -79,9 +80,7 @@ class ImplicitLayer:
     @property
     def constraint(self) -> Slopes | GroupSort:
         """What a bound uses of the activation."""
-        from tangency.verify.lipschitz.chain import _from_name
-
-        found, _ = _from_name(self.activation)
+        found, _ = constraint_named(self.activation)
         if not isinstance(found, Slopes | GroupSort):
             raise UnsupportedError("implicit layers take slopes and GroupSort")
         return found

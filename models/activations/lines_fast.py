@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["extreme", "held", "newton", "quiet", "stacked"]
 
 _ULPS = 8.0
+_KINK = 2.0**-42  # places of kinks are known to 2^-44
 _GRID = 128
 
 
@@ -76,38 +77,42 @@ def extreme(
     best, place = sign * record.value(nx, lower) - slope * lower, lower + 0.0 * slope
     size = nx.maximum(nx.abs(slope * lower), nx.abs(best))
 
-    def offer(gain: Any, x: Any) -> None:
+    def offer(gain: Any, x: Any, valid: Any) -> None:
+        # Of candidates that differ by rounding alone the later one counts, and it is never an end
+        # of the box: where a line lies along the function (a slope at the end of its range, as
+        # most are when a search is done) end and kink tie, and every slope from there into the
+        # range touches at the kink. The value stays the greatest, the derivative is the kink's.
         nonlocal best, place, size
-        size = nx.maximum(size, nx.abs(gain))
-        better = gain > best
+        size = nx.where(valid, nx.maximum(size, nx.abs(gain)), size)
+        better = valid & (gain >= best - size * max(_ULPS * _precision(best), _KINK))
+        gain = gain + held(nx, nx.maximum(best - gain, 0.0))
         best, place = nx.where(better, gain, best), nx.where(better, x, place)
 
-    offer(sign * record.value(nx, upper) - slope * upper, upper + 0.0 * slope)
+    last = sign * record.value(nx, upper) - slope * upper
+    offer(last, upper + 0.0 * slope, last > best)
     for k, before, here, after in known.marks:
-        c = slope * k
-        offer(nx.where((lower <= k) & (upper >= k), sign * here - c, best), k + 0.0 * slope)
+        x, c = k + 0.0 * slope, slope * k
+        offer(sign * here - c, x, (lower <= k) & (upper >= k))
         if record.jumps:
-            offer(nx.where((lower < k) & (upper >= k), sign * before - c, best), k + 0.0 * slope)
-            offer(nx.where((lower <= k) & (upper > k), sign * after - c, best), k + 0.0 * slope)
+            offer(sign * before - c, x, (lower < k) & (upper >= k))
+            offer(sign * after - c, x, (lower <= k) & (upper > k))
     if known.steps is not None:
         for k, before, here, after in _steps(record, nx, known.steps, lower, upper):
-            inside, c = (lower <= k) & (upper >= k), slope * k
-            offer(nx.where(inside, sign * here - c, best), k + 0.0 * slope)
-            offer(nx.where(inside & (lower < k), sign * before - c, best), k + 0.0 * slope)
-            offer(nx.where(inside & (upper > k), sign * after - c, best), k + 0.0 * slope)
+            inside, x, c = (lower <= k) & (upper >= k), k + 0.0 * slope, slope * k
+            offer(sign * here - c, x, inside)
+            offer(sign * before - c, x, inside & (lower < k))
+            offer(sign * after - c, x, inside & (upper > k))
     # Arcs that bend the other way touch no line from this side.
     places = _touching(record, nx, known, sign, slope, lower, upper, rough)
     if places:  # one evaluation of phi for all: a long formula is traced once
         together = stacked(nx, places)
         gains = sign * record.value(nx, together) - slope * together
-        # At an end it is no other candidate than the end: a tie, and a compiler may round its two
-        # sides apart, would lose the derivative.
-        inside = (together > lower) & (together < upper)
+        inside = (together > lower) & (together < upper)  # at an end it is no other candidate
         for i in range(len(places)):
-            offer(nx.where(inside[i], gains[i], best), together[i])
+            offer(gains[i], together[i], inside[i])
     if not known.complete:
         gain, x = _on_grid(record, nx, known, lower, upper, slope, sign)
-        offer(gain, x)
+        offer(gain, x, gain > best)
     size = nx.maximum(size, nx.abs(slope * upper))
     ulps = 1.0 if known.straight else _ULPS
     return best + held(nx, size) * (ulps * _precision(best)), place

@@ -28,7 +28,7 @@ from tangency.models.ops import (
     numpy_backend,
 )
 from tangency.verify.bounds import Box, bound, margins
-from tangency.verify.bounds.specification import margin_spec
+from tangency.verify.spec import margin_spec
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 REFERENCE = DATA / "bounds_reference.npz"

@@ -14,11 +14,11 @@ from tangency.verify.certificate import GroupSort as Sorting
 from tangency.verify.certificate import Slopes
 from tangency.verify.certificate.conv import check_conv
 from tangency.verify.certificate.conv_symbol import ConvLayer
+from tangency.verify.chain.conv_pieces import Run, pieces_of
 from tangency.verify.lipschitz import lipschitz_bound
 from tangency.verify.lipschitz.conv import conv_bound
 from tangency.verify.lipschitz.conv.bases import neurons_of
 from tangency.verify.lipschitz.conv.head import allotted, balanced, gram
-from tangency.verify.lipschitz.conv.pieces import Run, pieces_of
 from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
 from tangency.verify.lipschitz.conv.search import minimise

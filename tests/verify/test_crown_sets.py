@@ -11,7 +11,7 @@ from tangency.models.activations import get
 from tangency.models.ops import Activate, Add, Constant, Product
 from tangency.verify import Ball, Box, bound, certify_robust, margins
 from tangency.verify.bounds.attack import candidates
-from tangency.verify.bounds.specification import margin_spec
+from tangency.verify.spec import margin_spec
 
 METHODS = ("crown-ibp", "crown", "forward")
 

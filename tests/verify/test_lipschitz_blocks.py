@@ -19,11 +19,11 @@ from tangency.models.ops import (
     Softmax,
 )
 from tangency.verify.certificate import Residual, Slopes, spectral_norm_bound
+from tangency.verify.chain.blocks import chain_of_blocks
+from tangency.verify.chain.unroll import is_plain
 from tangency.verify.checking import check as proved_file
 from tangency.verify.checking import write_certificate
 from tangency.verify.lipschitz import bound_chain, lipschitz_bound
-from tangency.verify.lipschitz.blocks import chain_of_blocks
-from tangency.verify.lipschitz.graph import is_plain
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "maxmin"
 

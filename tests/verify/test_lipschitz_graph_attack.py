@@ -6,9 +6,8 @@ import pytest
 from tangency.models import Builder, InputError, activations, from_layers
 from tangency.models.ops import Add, GroupSort, Householder, MaxPool
 from tangency.verify import Box, LocalBound, check, lipschitz_bound, write_certificate
+from tangency.verify.chain.networks import chain_of, local_chain
 from tangency.verify.lipschitz import attack
-from tangency.verify.lipschitz.local import local_chain
-from tangency.verify.lipschitz.network import chain_of
 from tangency.verify.lipschitz.network_attack import attack_network
 
 ORDERS = {"2": 2, "1": 1, "inf": np.inf}

@@ -26,8 +26,9 @@ from tangency.models.ops import Activate, Prelu, Product
 from tangency.verify import Box, check, lipschitz_bound, read_certificate, write_certificate
 from tangency.verify.certificate.claim import Region
 from tangency.verify.certificate.file import pack, unpack
+from tangency.verify.chain.networks import local_chain
 from tangency.verify.checking import certificate_of
-from tangency.verify.lipschitz.local import local_bound, local_chain
+from tangency.verify.lipschitz.local import local_bound
 from tangency.verify.lipschitz.local_attack import attack_box
 
 NAMES = ["relu", "tanh", "gelu", "silu", "softplus", "maxmin", "sin", "hardswish"]

@@ -23,8 +23,8 @@ from tangency.models.ops import (
     Slice,
     Softmax,
 )
+from tangency.verify.chain.unroll import unroll
 from tangency.verify.lipschitz import chain_of, lipschitz_bound
-from tangency.verify.lipschitz.unroll import unroll
 
 RNG = np.random.default_rng(3)
 
@@ -200,7 +200,7 @@ def test_the_output_may_be_an_activation(last):
 
 
 def test_a_convolution_too_large_to_unroll_goes_by_frequencies(monkeypatch):
-    from tangency.verify.lipschitz import affine
+    from tangency.verify.chain import affine
     from tangency.verify.lipschitz.conv import ConvBound
 
     b = Builder("float32")

@@ -18,8 +18,8 @@ from tangency.models.intervals import Interval
 from tangency.models.network import precision
 from tangency.models.ops import Activate, Conv, Dense, LayerNorm, MatMul, Reshape, Softmax
 from tangency.verify.bounds import Box, bound, certify_robust, margins
-from tangency.verify.bounds.specification import margin_spec
 from tangency.verify.rigorous.walk import walk
+from tangency.verify.spec import margin_spec
 from tangency.verify.tightness import local_tightness
 from tangency.verify.training import (
     Schedule,

@@ -23,15 +23,15 @@ from tangency._version import __version__
 from tangency.files import locked, why
 from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
-from tangency.verify.bounds.box import ball_around
 from tangency.verify.bounds.engine import check_classifier
 from tangency.verify.bounds.jobs import Job
 from tangency.verify.bounds.records import Records
 from tangency.verify.bounds.robustness import Robustness, certify_robust, margin_at
-from tangency.verify.bounds.specification import margin_spec
 from tangency.verify.certificate.outputs import LinearWitness, Method, NodeSlopes
 from tangency.verify.checking_outputs import lower_bounds
 from tangency.verify.rigorous.sets import InputSet
+from tangency.verify.sets import ball_around
+from tangency.verify.spec import margin_spec
 
 __all__ = ["AccuracyCurve", "certified_accuracy"]
 

@@ -11,14 +11,13 @@ import numpy as np
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.verify.bounds.inputs import Region, input_intervals, input_sets, norm_of
 from tangency.verify.bounds.jobs import LINEAR, Job
-from tangency.verify.bounds.result import Bounds, Pair
-from tangency.verify.bounds.specification import check_labels, check_spec, margin_spec
-from tangency.verify.bounds.statement import Statement, two_sided
+from tangency.verify.result import Bounds, Pair, Statement, two_sided
 from tangency.verify.rigorous.sets import InputSet, batch_of
 from tangency.verify.rigorous.specification import entrance, specified
 from tangency.verify.rigorous.walk import Walk, walk
+from tangency.verify.sets import Region, input_intervals, input_sets, norm_of
+from tangency.verify.spec import check_labels, check_spec, margin_spec
 
 __all__ = ["bound", "margins"]
 

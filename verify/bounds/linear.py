@@ -12,8 +12,8 @@ from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Constant
 from tangency.verify.bounds.jobs import Job
-from tangency.verify.bounds.statement import Statement, two_sided
 from tangency.verify.bounds.tightened import Tightened
+from tangency.verify.result import Statement, two_sided
 from tangency.verify.rigorous.forward import Forward
 from tangency.verify.rigorous.lowering import lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine
@@ -61,11 +61,19 @@ class LinearBounds:
         if self._last is not None:
             self._targets |= {*low.network.structure.nodes[self._last].inputs}
         self.known: Known = {}
+        #: Bounds without a search, where one went through all layers: CROWN's default slopes may
+        #: turn out worse on tighter boxes, so that its own bounds are intersected with as well.
+        self._plain: Known | None = None
         if job.method != "forward":
             schedule = "crown-ibp" if job.method == "crown-ibp" else "crown"
-            joint = job.mode == "joint" and self._search is not None
-            first: Engine = self._search if joint and self._search else self.engine
-            self.known = intermediate(first, self._targets, method=schedule, plain=job.plain)
+            self.known = intermediate(self.engine, self._targets, method=schedule, plain=job.plain)
+            if job.mode == "joint" and self._search is not None:
+                self._plain = self.known
+                joint = intermediate(self._search, self._targets, method=schedule, plain=job.plain)
+                self.known = {
+                    i: (np.maximum(low, joint[i][0]), np.minimum(high, joint[i][1]))
+                    for i, (low, high) in self._plain.items()
+                }
 
     def _estimate(self) -> None:
         """Engines in JAX: of estimates, and of searches for slopes."""
@@ -158,6 +166,10 @@ class LinearBounds:
         engine: Engine = self._search if search and self._search else self.engine
         ends = engine.sweep(index, self.known, spec=spec, upper=upper)
         low, high = (None if v is None else np.asarray(v, np.float64) for v in ends)
+        if search and self._plain is not None:
+            least, most = self.engine.sweep(index, self._plain, spec=spec, upper=upper)
+            low = np.maximum(low, least)
+            high = None if high is None or most is None else np.minimum(high, most)
         if shape is not None:
             low, high = (None if v is None else v.reshape(shape) for v in (low, high))
         return low, high

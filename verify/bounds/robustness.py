@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +12,6 @@ from tangency.models.arrays import check_array
 from tangency.models.errors import InputError
 from tangency.models.network import Network
 from tangency.verify.bounds.attack import ATTACKS, candidates
-from tangency.verify.bounds.box import Box, ball_around
 from tangency.verify.bounds.engine import (
     bound,
     check_classifier,
@@ -21,118 +19,14 @@ from tangency.verify.bounds.engine import (
     scores_and_margins,
 )
 from tangency.verify.bounds.jobs import Job
-from tangency.verify.bounds.specification import check_labels, margin_spec
-from tangency.verify.bounds.statement import Statement
+from tangency.verify.result import Robustness, Statement
+from tangency.verify.sets import Box, ball_around
+from tangency.verify.spec import check_labels, margin_spec
 
 __all__ = ["Robustness", "certify_robust", "margin_at"]
 
 Array = Any
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Robustness:
-    """What was proved and what was refuted about each of N samples.
-
-    The margin of a sample is the least of ``y_label - y_j`` over its ball and over the other
-    classes j, in real arithmetic; it lies between ``margin_lower`` and ``margin_upper``.
-
-    Attributes
-    ----------
-    verified : (N,) array of bool
-        The label wins strictly on the whole ball: ``margin_lower > 0``; proved where ``certified``.
-    attacked : (N,) array of bool
-        A point of the ball where the label does not win strictly: ``margin_upper <= 0``, proved.
-    lower, upper : (N, K) array
-        Proved bounds of the scores on the ball.
-    margin_lower, margin_upper : (N,) array
-        Proved bounds of the margin; the upper one is attained by the attack.
-    prediction, labels : (N,) array of int
-        Class of the largest score at the sample itself (float64), and the label.
-    eps : float
-        Radius in the l-infinity norm.
-    method, attack : str
-        How the two sides were found.
-    seconds : float
-        Wall-clock time.
-    certified : bool
-        Whether all of this is proved.
-    statement : Statement, optional
-        What is proved of all samples, with what proves it; a certificate takes the verified ones.
-        None where no certificate can hold it (estimates, the joint search).
-    points : (N, *shape) array
-        A point of each ball at which the margin is at most ``margin_upper``: where ``attacked``, a
-        counterexample.
-    """
-
-    verified: Array = field(repr=False)
-    attacked: Array = field(repr=False)
-    lower: Array = field(repr=False)
-    upper: Array = field(repr=False)
-    margin_lower: Array = field(repr=False)
-    margin_upper: Array = field(repr=False)
-    prediction: Array = field(repr=False)
-    labels: Array = field(repr=False)
-    eps: float
-    method: str
-    attack: str
-    seconds: float
-    certified: bool = True
-    statement: Statement | None = field(default=None, repr=False)
-    points: Array = field(default=None, repr=False)
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.labels)
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Fraction of samples predicted as labelled."""
-        return float(np.mean(self.prediction == self.labels))
-
-    @property
-    def certified_accuracy(self) -> float:
-        """Fraction of samples proved robust: a lower bound of the robust accuracy."""
-        return float(np.mean(self.verified))
-
-    @property
-    def attacked_accuracy(self) -> float:
-        """Fraction of samples that no attack refuted: an upper bound of the robust accuracy."""
-        return float(np.mean(~self.attacked))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, as the command prints them."""
-        arrays = ("verified", "attacked", "margin_lower", "margin_upper", "prediction", "labels")
-        return {
-            "certified_accuracy": self.certified_accuracy,
-            "clean_accuracy": self.clean_accuracy,
-            "attacked_accuracy": self.attacked_accuracy,
-            "samples": self.samples,
-            "eps": self.eps,
-            "norm": "linf",
-            "method": self.method,
-            "attack": self.attack,
-            "certified": self.certified,
-            "seconds": self.seconds,
-            **{name: getattr(self, name).tolist() for name in arrays},
-        }
-
-    def plot(self) -> Any:
-        """Accuracy clean, under attack and certified, as bars: a matplotlib Figure."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.0, 4.0), layout="constrained")
-        axes = figure.add_subplot()
-        values = [self.clean_accuracy, self.attacked_accuracy, self.certified_accuracy]
-        bars = axes.bar(["clean", f"under attack ({self.attack})", "certified"], values)
-        axes.bar_label(bars, labels=[f"{100 * v:.1f} %" for v in values])
-        axes.set_ylim(0.0, 1.1)
-        axes.set_ylabel("fraction of samples")
-        axes.set_title(
-            f"{self.samples} samples, $\\ell_\\infty$ radius {self.eps:g} ({self.method})"
-        )
-        return figure
 
 
 def certify_robust(

@@ -20,6 +20,7 @@ import numpy as np
 from tangency.models.network import Network
 from tangency.verify.bounds.search.alpha import optimised
 from tangency.verify.bounds.search.engine import JaxEngine
+from tangency.verify.rigorous.numpy_engine import NumpyEngine
 from tangency.verify.rigorous.schedule import Engine, Pair
 from tangency.verify.rigorous.sets import InputSet, batch_of
 
@@ -39,14 +40,14 @@ class Searched:
         Searches.
     steps_of : Engine
         Takes the interval steps.
-    proof : Engine or None
+    proof : NumpyEngine or None
         Sweeps once more with the slopes found, in rigorous arithmetic; None for estimates.
     steps : int
         Of each search.
     """
 
     def __init__(
-        self, estimates: JaxEngine, steps_of: Engine, proof: Engine | None, steps: int
+        self, estimates: JaxEngine, steps_of: Engine, proof: NumpyEngine | None, steps: int
     ) -> None:
         self.network: Network = estimates.network
         self.inputs: Sequence[InputSet] = estimates.inputs
@@ -97,7 +98,23 @@ class Searched:
         self.chosen = found.slopes
         if self._proof is None:
             return found.lower, found.upper
-        return self._proof.sweep(target, known, spec=spec, slopes=found.slopes, upper=upper)
+        ends = self._proof.sweep(target, known, spec=spec, slopes=found.slopes, upper=upper)
+        plain = self._proof.sweep(target, known, spec=spec, upper=upper)
+        # What a search in float32 gains in its last digits a proof in float64 may lose: such rows
+        # go back to the default slopes, so that the bounds are never looser than without a search.
+        lost = plain[0] > ends[0]
+        if ends[1] is not None and plain[1] is not None:
+            lost = np.concatenate([lost, plain[1] < ends[1]], axis=1)
+        if lost.any():
+            self.chosen = {
+                i: tuple(
+                    np.where(lost.reshape(*lost.shape, *(1,) * (v.ndim - 2)), default, v)
+                    for default, v in zip(self._proof.slopes(i, known), own, strict=True)
+                )
+                for i, own in found.slopes.items()
+            }
+            ends = self._proof.sweep(target, known, spec=spec, slopes=self.chosen, upper=upper)
+        return ends
 
 
 def _bucket(count: int) -> int:

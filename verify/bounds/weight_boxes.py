@@ -16,9 +16,9 @@ from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.network import Network
 from tangency.models.ops import Input
 from tangency.models.structure import Node
-from tangency.verify.bounds.box import Box
 from tangency.verify.bounds.weight_layers import RULES
 from tangency.verify.rigorous.lowering_writer import Writer
+from tangency.verify.sets import Box
 
 __all__ = ["perturbed"]
 

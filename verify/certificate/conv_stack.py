@@ -3,7 +3,14 @@
 import numpy as np
 
 from tangency.verify.certificate.definite import _SPARE
-from tangency.verify.certificate.directed import ETA, down, gamma, row_sums_up, up
+from tangency.verify.certificate.directed import (
+    ETA,
+    down,
+    gamma,
+    require_gradual_underflow,
+    row_sums_up,
+    up,
+)
 from tangency.verify.certificate.matrix import Array
 
 __all__ = ["embedded", "stack_failure"]
@@ -44,6 +51,7 @@ def stack_failure(midpoint: Array, radius: Array) -> str:
     >>> stack_failure(np.array([[[2.0, 1.0], [1.0, 2.0]]]), np.zeros((1, 2, 2)))
     ''
     """
+    require_gradual_underflow()
     count, n, _ = midpoint.shape
     with np.errstate(all="ignore"):
         if not (np.isfinite(midpoint).all() and np.isfinite(radius).all()):

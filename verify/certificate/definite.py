@@ -12,10 +12,10 @@ enters by Gershgorin's theorem. Before, rows and columns are scaled by powers of
 in [1, 4), which is exact and makes the test independent of the scale of each variable.
 
 Assumed of the machine: IEEE 754 binary64 with rounding to nearest and gradual underflow (no flush
-to zero); a LAPACK whose Cholesky forms each entry from the products and sums of its definition, in
-any order and blocking, with or without fused multiply-add, and divides or multiplies by a rounded
-reciprocal (no Strassen, no TF32). c = 8 leaves room for such reciprocals. Nothing else is trusted:
-no status word, no residual, no eigenvalue.
+to zero, which is tested); a LAPACK whose Cholesky forms each entry from the products and sums of
+its definition, in any order and blocking, with or without fused multiply-add, and divides or
+multiplies by a rounded reciprocal (no Strassen, no TF32). c = 8 leaves room for such reciprocals.
+Nothing else is trusted: no status word, no residual, no eigenvalue.
 
 References
 ----------
@@ -29,7 +29,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tangency.verify.certificate.directed import ETA, down, gamma, row_sums_up, up
+from tangency.verify.certificate.directed import (
+    ETA,
+    down,
+    gamma,
+    require_gradual_underflow,
+    row_sums_up,
+    up,
+)
 from tangency.verify.certificate.matrix import Array, Matrix
 
 __all__ = ["Definiteness", "definiteness", "is_positive_definite"]
@@ -98,6 +105,7 @@ def definiteness(midpoint: npt.ArrayLike, radius: npt.ArrayLike | None = None) -
     -------
     Definiteness
     """
+    require_gradual_underflow()
     centre, spread, reason = _read(midpoint, radius)
     if reason:
         return Definiteness(False, reason)

@@ -8,8 +8,9 @@ matrices is one call of the BLAS, whose error is bounded a priori: with n terms 
           \gamma_n = \frac{nu}{1 - nu},\quad u = 2^{-53},\quad \eta = 2^{-1074},
 
 for every order of summation, with or without fused multiply-add. Assumed of the machine: IEEE 754
-binary64, round to nearest, gradual underflow (no flush to zero), and a BLAS that forms each entry
-of a product by the n products and the additions of its definition (no Strassen, no TF32).
+binary64, round to nearest, gradual underflow (no flush to zero: `require_gradual_underflow` tests
+it wherever a proof begins), and a BLAS that forms each entry of a product by the n products and the
+additions of its definition (no Strassen, no TF32).
 
 References
 ----------
@@ -21,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tangency.models.errors import UnsupportedError
 from tangency.verify.certificate.matrix import Array, Matrix
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "multiply_down",
     "multiply_up",
     "product",
+    "require_gradual_underflow",
     "row_sums_up",
     "scale_rows",
     "sqrt_up",
@@ -46,6 +49,35 @@ Real = TypeVar("Real", float, Array)
 
 UNIT = 2.0**-53
 ETA = 2.0**-1074
+
+#: Enough numbers for the vector instructions, by their bits: no arithmetic, which may flush them.
+_LEAST_NORMAL = np.full(16, 1 << 52, dtype=np.int64).view(np.float64)
+_LEAST_SUBNORMAL = np.full(16, 1, dtype=np.int64).view(np.float64)
+
+
+def require_gradual_underflow() -> None:
+    """Refuse to prove anything where this thread flushes subnormal numbers to zero.
+
+    A library compiled for speed alone (``-ffast-math``) sets that mode of the processor for its
+    whole thread when it is loaded. The error terms here are those of gradual underflow.
+
+    Raises
+    ------
+    UnsupportedError
+        If a result or an operand below 2**-1022 is taken for zero.
+    """
+    with np.errstate(all="ignore"):
+        found = (
+            (_LEAST_NORMAL * 0.5, 1 << 51),  # zero where results are flushed
+            (_LEAST_SUBNORMAL * 2.0**52, 1 << 52),  # zero where operands are
+            (np.full(1, ETA), 1),  # computed when this module was compiled
+        )
+    # By their bits: where operands are flushed, a subnormal compares equal to zero.
+    if not all((values.view(np.int64) == bits).all() for values, bits in found):
+        raise UnsupportedError(
+            "this process flushes subnormal numbers to zero, so that nothing can be proved in its "
+            "float64; a library compiled with -ffast-math sets this when it is loaded: run without"
+        )
 
 
 def up(value: Real) -> Real:

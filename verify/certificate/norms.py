@@ -17,6 +17,7 @@ from tangency.verify.certificate.directed import (
     multiply_down,
     multiply_up,
     product,
+    require_gradual_underflow,
     row_sums_up,
     sqrt_up,
 )
@@ -50,6 +51,7 @@ def spectral_norm_bound(matrix: Any, radius: Any = None) -> float:
     >>> 5.0 <= spectral_norm_bound([[3.0], [4.0]]) < 5.0 + 1e-12
     True
     """
+    require_gradual_underflow()
     given = Matrix.of(matrix if radius is None else Matrix(np.asarray(matrix), np.asarray(radius)))
     exponent = scale_exponent(given.midpoint)
     scaled = given.scaled(-exponent)

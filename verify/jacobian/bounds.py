@@ -12,10 +12,9 @@ import numpy as np
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.inputs import input_intervals
-from tangency.verify.bounds.specification import check_spec
 from tangency.verify.jacobian.walk import node_intervals, pull_back
+from tangency.verify.sets import Box, input_intervals
+from tangency.verify.spec import check_spec
 
 __all__ = ["JACOBIAN_METHODS", "JacobianBounds", "jacobian_bounds", "jacobian_intervals"]
 

@@ -20,11 +20,10 @@ from tangency.models.errors import InputError
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.inputs import input_intervals
 from tangency.verify.certificate.norms import spectral_norm_bound
 from tangency.verify.jacobian.bounds import jacobian_bounds, jacobian_intervals, seeds
 from tangency.verify.rigorous.enclosure import midpoint_radius, total
+from tangency.verify.sets import Box, input_intervals
 
 __all__ = ["LocalLipschitz", "local_lipschitz"]
 

@@ -20,10 +20,9 @@ import numpy as np
 
 from tangency.models.errors import InputError
 from tangency.models.network import Network
-from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.inputs import input_intervals
 from tangency.verify.jacobian.bounds import JACOBIAN_METHODS, seeds
 from tangency.verify.jacobian.monotone_search import MonotoneSearch
+from tangency.verify.sets import Box, input_intervals
 
 __all__ = ["Monotonicity", "certify_monotone"]
 

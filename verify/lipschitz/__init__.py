@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from tangency.verify.certificate.layers import GroupSort, Householder, Residual, Slopes
 from tangency.verify.certificate.matrix import Matrix
+from tangency.verify.chain.chain import Chain, Function
 from tangency.verify.lipschitz.attack import attack
 from tangency.verify.lipschitz.bound import bound_chain
-from tangency.verify.lipschitz.chain import Chain, Function
 from tangency.verify.lipschitz.lipsdp import lipsdp_witness
 from tangency.verify.lipschitz.product import product_bound
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
 
 if TYPE_CHECKING:
+    from tangency.verify.chain.networks import chain_of
     from tangency.verify.lipschitz.implicit import implicit_bound
-    from tangency.verify.lipschitz.network import chain_of, lipschitz_bound
+    from tangency.verify.lipschitz.network import lipschitz_bound
 
 __all__ = [
     "Chain",
@@ -39,12 +40,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs the Network when it is first asked for."""
-    if name == "implicit_bound":
-        from tangency.verify.lipschitz.implicit import implicit_bound
-
-        return implicit_bound
-    if name not in ("chain_of", "lipschitz_bound"):
+    homes = {
+        "chain_of": "chain.networks",
+        "implicit_bound": "lipschitz.implicit",
+        "lipschitz_bound": "lipschitz.network",
+    }
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tangency.verify.lipschitz import network
+    from importlib import import_module
 
-    return getattr(network, name)
+    return getattr(import_module(f"tangency.verify.{homes[name]}"), name)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tangency.verify.certificate.layers import GroupSort
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.scaling import norm_exponents, reduced
 
 __all__ = ["attack"]

@@ -12,15 +12,15 @@ import numpy as np
 from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import GroupSort, Slopes
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.attack import attack as search
-from tangency.verify.lipschitz.chain import Chain
 from tangency.verify.lipschitz.eclipse import eclipse_fast_witness
 from tangency.verify.lipschitz.engine.search import engine_bound
 from tangency.verify.lipschitz.engine.threads import one_thread
 from tangency.verify.lipschitz.lipsdp import HIDDEN_LIMIT, SOLVERS, lipsdp_witness
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.product import product_bound
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
 
 __all__ = ["bound_chain"]
 

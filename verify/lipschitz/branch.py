@@ -23,12 +23,13 @@ import numpy as np
 
 from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
-from tangency.verify.bounds.box import Box
 from tangency.verify.certificate.layers import Residual, Slopes
-from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.local import attained, bound_leaf, local_chain
+from tangency.verify.chain.chain import Chain
+from tangency.verify.chain.networks import local_chain
+from tangency.verify.chain.unroll import Unrolled
+from tangency.verify.lipschitz.local import attained, bound_leaf
 from tangency.verify.lipschitz.local_result import LocalBound, Piece, as_local
-from tangency.verify.lipschitz.unroll import Unrolled
+from tangency.verify.sets import Box
 
 __all__ = ["branch_and_bound"]
 

@@ -21,7 +21,7 @@ from tangency.models.errors import UnsupportedError
 from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import Assembly, assemble
 from tangency.verify.lipschitz.repair import Found, prove
 from tangency.verify.lipschitz.scaling import norm_exponents, scaled_midpoints

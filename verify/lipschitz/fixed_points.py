@@ -4,7 +4,7 @@ import numpy as np
 
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Function
+from tangency.verify.chain.chain import Function
 
 __all__ = ["fixed_point", "implicit_attack"]
 

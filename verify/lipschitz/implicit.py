@@ -22,10 +22,10 @@ from tangency.verify.certificate.implicit import ImplicitWitness
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.norms import spectral_norm_bound
-from tangency.verify.lipschitz.chain import Function, Named, _from_name
+from tangency.verify.chain.chain import Function, Named, constraint_named
 from tangency.verify.lipschitz.fixed_points import implicit_attack
 from tangency.verify.lipschitz.implicit_search import proved, well_posed
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
 
 __all__ = ["ImplicitBound", "implicit_bound"]
 
@@ -102,7 +102,7 @@ def implicit_bound(
         raise InputError(f"implicit layers take at most {NEURON_LIMIT} neurons, not {n}")
     if solver not in ("clarabel", "scs"):
         raise InputError(f"unknown solver {solver!r}: give one of clarabel, scs")
-    constraint, function = _from_name(activation)
+    constraint, function = constraint_named(activation)
     if not isinstance(constraint, Slopes | GroupSort):
         raise UnsupportedError("implicit layers take slopes and GroupSort")
     if isinstance(constraint, GroupSort):

@@ -14,7 +14,7 @@ from tangency.models.errors import InputError
 from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import assemble as engine_form
 from tangency.verify.lipschitz.lmi import Inequality, assemble
 from tangency.verify.lipschitz.repair import Found, prove

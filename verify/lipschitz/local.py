@@ -20,25 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from tangency.models.errors import InputError
-from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.models.ops import Activate, Prelu
-from tangency.verify.bounds.box import Box
-from tangency.verify.bounds.inputs import input_intervals
-from tangency.verify.lipschitz.blocks import chain_of_blocks
+from tangency.verify.chain.chain import Chain
+from tangency.verify.chain.networks import local_chain
+from tangency.verify.chain.unroll import Unrolled, is_plain, unroll
 from tangency.verify.lipschitz.bound import bound_chain
-from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.graph import is_plain
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.local_result import LocalBound, as_local
-from tangency.verify.lipschitz.network import chain_of
-from tangency.verify.lipschitz.pairs import settle_pairs
-from tangency.verify.lipschitz.result import LipschitzBound
-from tangency.verify.lipschitz.unroll import Unrolled, unroll
-from tangency.verify.rigorous.walk import walk
+from tangency.verify.result import LipschitzBound
+from tangency.verify.sets import Box
 
-__all__ = ["attained", "bound_leaf", "local_bound", "local_chain"]
+__all__ = ["attained", "bound_leaf", "local_bound"]
 
 
 def local_bound(
@@ -134,70 +126,6 @@ def local_bound(
     found = bound_leaf(chain, options | {"time_limit": time_limit, "rtol": rtol}, progress)
     lower = attained(network, chain, box, found, seed) if attack else None
     return as_local(found, box, lower, time.perf_counter() - start)
-
-
-def local_chain(network: Network, box: Box, *, unrolled: Unrolled | None = None) -> Chain:
-    """Return the chain of a network with the slopes that its activations have over a box.
-
-    Parameters
-    ----------
-    network : Network
-    box : Box
-        Of the shape of the input or (1, *shape).
-    unrolled : Unrolled, optional
-        Of the same network.
-
-    Raises
-    ------
-    InputError
-        If the box does not fit or a slope is not bounded on it.
-    UnsupportedError
-        If the network is no chain, of residual blocks or otherwise.
-
-    Examples
-    --------
-    >>> from tangency.models import from_layers
-    >>> network = from_layers([np.array([[1.0], [-1.0]]), np.ones((1, 2))], "relu")
-    >>> chain = local_chain(network, Box(np.array([1.0]), np.array([2.0])))
-    >>> chain.activations[0].lower, chain.activations[0].upper
-    (array([1., 0.]), array([1., 0.]))
-    """
-    inputs = input_intervals(network, box)
-    if inputs[0].shape[0] != 1:
-        raise InputError(
-            f"box of shape {box.shape}: a local Lipschitz bound takes one box at a time"
-        )
-    if unrolled is None and not is_plain(network):
-        return _local_blocks(network, inputs)
-    parts = unroll(network) if unrolled is None else unrolled
-    nodes = network.structure.nodes
-    before = [nodes[end].inputs[0] for end in parts.ends]
-    found = walk(network, inputs, before).found if before else {}
-    ordered = [
-        Interval(*(side[order] for side in _flat(found[i], nodes[i].shape)))
-        for i, order in zip(before, parts.orders, strict=True)
-    ]
-    return settle_pairs(chain_of(network, unrolled=parts, inputs=ordered), ordered)
-
-
-def _local_blocks(network: Network, inputs: list[Interval]) -> Chain:
-    """Return the chain of residual blocks, Householder layers and max pooling over a box.
-
-    Slopes are those of the box; what sorts or reflects keeps its constraint of everywhere.
-    """
-    nodes = network.structure.nodes
-    bent = [i for i, node in enumerate(nodes) if isinstance(node.op, Activate | Prelu)]
-    before = {i: nodes[i].inputs[0] for i in bent}
-    found = walk(network, inputs, list(before.values())).found if bent else {}
-    slopes = {i: Interval(*_flat(found[j], nodes[j].shape)) for i, j in before.items()}
-    return chain_of_blocks(network, inputs=slopes)
-
-
-def _flat(given: Interval, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Both ends of a node's interval over one box, flattened."""
-    return tuple(
-        np.broadcast_to(side, (1, *shape)).reshape(-1) for side in (given.lower, given.upper)
-    )
 
 
 def attained(network: Network, chain: Chain, box: Box, found: LipschitzBound, seed: int) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tangency.verify.certificate.layers import GroupSort, Residual
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 
 __all__ = ["attack_box"]
 

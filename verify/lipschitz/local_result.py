@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tangency.models.errors import NotProvedError
-from tangency.verify.bounds.box import Box
 from tangency.verify.certificate.witness import ChainWitness
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
+from tangency.verify.sets import Box
 
 __all__ = ["LocalBound", "Piece", "as_local"]
 

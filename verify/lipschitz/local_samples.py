@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
 
 __all__ = ["LocalBounds"]
 

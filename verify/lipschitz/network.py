@@ -1,37 +1,22 @@
-"""Lipschitz bounds of a Network: its layers as a chain of matrices and activations."""
+"""Lipschitz bounds of a Network: which engine a model and the options ask for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tangency.models.errors import InputError, NotProvedError, UnsupportedError
-from tangency.models.intervals import Interval
-from tangency.models.namespace import numpy_namespace
 from tangency.models.network import Network
-from tangency.models.ops import Activate, GroupSort, Prelu
-from tangency.models.structure import Node
-from tangency.verify.certificate import GroupSort as Sorting
-from tangency.verify.certificate import Slopes
-from tangency.verify.lipschitz.blocks import chain_of_blocks
+from tangency.verify.chain.networks import chain_of
+from tangency.verify.chain.unroll import TooLargeError
 from tangency.verify.lipschitz.bound import bound_chain
-from tangency.verify.lipschitz.chain import Chain, Function
-from tangency.verify.lipschitz.graph import is_plain
-from tangency.verify.lipschitz.result import LipschitzBound
-from tangency.verify.lipschitz.unroll import TooLargeError, Unrolled, unroll
+from tangency.verify.result import LipschitzBound
 
 if TYPE_CHECKING:
     from tangency.verify.bounds import Box
 
-__all__ = ["chain_of", "lipschitz_bound"]
-
-#: Slopes that differ by less than this part of the layer's largest are set this far apart: the
-#: multipliers grow as 1 / (b - a), and float64 has digits for so much.
-NARROWEST = 1e-5
+__all__ = ["lipschitz_bound"]
 
 
 def lipschitz_bound(
@@ -146,99 +131,3 @@ def _attacked(found: LipschitzBound, network: Network, seed: int) -> LipschitzBo
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are not left to their default."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def chain_of(
-    network: Network,
-    *,
-    unrolled: Unrolled | None = None,
-    inputs: Sequence[Interval] | None = None,
-) -> Chain:
-    """The chain of matrices and activations that a network is.
-
-    Parameters
-    ----------
-    network : Network
-        As :func:`lipschitz_bound` takes it.
-    unrolled : Unrolled, optional
-        Of the same network, to spend no time on it again.
-    inputs : sequence of Interval, optional
-        Bounds on the inputs of the nonlinearities, each of its flattened node: slopes are then
-        those of the bounds. Without it they hold everywhere.
-
-    Raises
-    ------
-    UnsupportedError, InputError
-        As :func:`lipschitz_bound` does.
-    """
-    if unrolled is None and inputs is None and not is_plain(network):
-        return chain_of_blocks(network)
-    parts = unroll(network) if unrolled is None else unrolled
-    nodes = network.structure.nodes
-    activations, functions = [], []
-    for k, end in enumerate(parts.ends):
-        given = None if inputs is None else inputs[k]
-        activation, function = _activation(nodes[end], network, given)
-        activations.append(activation)
-        functions.append(function)
-    return Chain(parts.matrices, tuple(activations), parts.biases, tuple(functions))
-
-
-def _activation(
-    node: Node, network: Network, given: Interval | None
-) -> tuple[Slopes | Sorting, Function | None]:
-    """The constraint and the function of a nonlinearity."""
-    op = node.op
-    low: Any
-    high: Any
-    if isinstance(op, GroupSort):
-        return Sorting(op.size, descending=op.descending), None
-    if isinstance(op, Prelu):
-        slope = network.weights[node.params[0].key].astype(np.float64)
-        slope = op.slopes(slope, len(node.shape))[0]
-        slope = np.broadcast_to(slope, node.shape).reshape(-1)
-        low, high = np.minimum(slope, 1.0), np.maximum(slope, 1.0)
-        if given is not None:
-            left, right = given.upper <= 0.0, given.lower >= 0.0
-            low = np.where(left, slope, np.where(right, 1.0, low))
-            high = np.where(left, slope, np.where(right, 1.0, high))
-        function = Function(
-            lambda z: np.where(z > 0, z, slope * z), lambda z: np.where(z > 0, 1.0, slope), True
-        )
-        return Slopes(low, high), function
-    assert isinstance(op, Activate)
-    record = op.activation
-    where = "" if given is None else " on the box"
-    if given is None:
-        low, high = record.slope_range
-    else:
-        slopes = record.slopes_on(given.lower, given.upper)
-        low, high = _apart(slopes.lower, slopes.upper)
-    if record.jumps or record.staircase or not np.isfinite([low, high]).all():
-        raise InputError(
-            f"layer {node.name!r}: {record} has no bounded slope{where} (range "
-            f"[{np.min(low):g}, {np.max(high):g}]), so the network has no "
-            f"{'global' if given is None else 'local'} Lipschitz bound"
-        )
-    function = Function(
-        _elementwise(record.value), _elementwise(record.derivative), record.homogeneous == 1
-    )
-    return Slopes(low, high), function
-
-
-def _apart(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Widen slopes that are nearly, but not quite, equal."""
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        return low, high
-    largest = max(float(np.abs(low).max(initial=0.0)), float(np.abs(high).max(initial=0.0)))
-    narrow = (high > low) & (high - low < NARROWEST * largest)
-    half = NARROWEST * largest / 2
-    return np.where(narrow, low - half, low), np.where(narrow, high + half, high)
-
-
-def _elementwise(formula: Callable[[Any, Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    def function(z: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.asarray(formula(numpy_namespace, z), float)
-
-    return function

@@ -8,7 +8,7 @@ from tangency.verify.certificate.directed import add_up, multiply_up, sqrt_up
 from tangency.verify.certificate.layers import Activation, Residual
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.norms import spectral_norm_bound
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 
 __all__ = ["product_bound"]
 

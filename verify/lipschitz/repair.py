@@ -18,7 +18,7 @@ from tangency.models.errors import NotProvedError
 from tangency.verify.certificate.chain import ChainWitness, check_chain
 from tangency.verify.certificate.layers import Residual, Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import Assembly
 from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.recursion import eliminate

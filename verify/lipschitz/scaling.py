@@ -6,7 +6,7 @@ import numpy as np
 
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.certificate.norms import scale_exponent
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.spectra import spectral_norm
 
 __all__ = ["norm_exponents", "reduced", "scaled_midpoints"]

@@ -17,6 +17,7 @@ from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.models.ops import Conv, MatMul, Op
+from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.rigorous import transpose_layers, transpose_moving, transpose_sums
 from tangency.verify.rigorous.backward import Step
 from tangency.verify.rigorous.cropping import tiles
@@ -63,6 +64,7 @@ class NumpyEngine:
         source: Network | None = None,
         origin: Mapping[int, int] | None = None,
     ) -> None:
+        require_gradual_underflow()
         self.network = network
         self.inputs: Sequence[InputSet] = tuple(inputs)
         self.samples = batch_of(inputs)
@@ -182,6 +184,16 @@ class NumpyEngine:
         for group in groups:
             for start in range(0, len(group), size):
                 yield group[start : start + size]
+
+    def slopes(self, index: int, known: Mapping[int, Pair]) -> tuple[Array, ...]:
+        """Default slopes ``(N or 1, 1, *shape)`` of a nonlinear node, as :meth:`sweep` takes them.
+
+        With them a sweep gives what it gives without slopes.
+        """
+        node = self.network.structure.nodes[index]
+        boxes = [Interval(*known[j]) for j in node.inputs]
+        planes = planes_of(node.op, self._weights(self.network, index), boxes)
+        return (*planes.below, *planes.above)
 
     def step(self, index: int, known: Mapping[int, Pair], chosen: tuple[Array, ...] | None) -> Step:
         """The way back through a node; kept as long as the bounds before it are the same."""

@@ -12,6 +12,7 @@ import numpy as np
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
+from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.rigorous import arithmetic, groups, linear, moving, nonlinear, normalised
 from tangency.verify.rigorous.registry import rule_of
 
@@ -58,6 +59,7 @@ def walk(
         Where a layer is not bounded on the box (a divisor that may be zero, an activation outside
         of its domain); the message names the layer.
     """
+    require_gradual_underflow()
     nodes, wanted = network.structure.nodes, set(targets)
     needed = network.structure.ancestors(wanted)
     last_use = {j: i for i in needed for j in nodes[i].inputs}

@@ -162,7 +162,7 @@ def points_of(network: Any, x: Any) -> Array:
 def outputs_of(network: Network, labels: Any, samples: int) -> Array:
     """The compared linear maps of the flattened output, ``(N or 1, S, n_out)``."""
     from tangency.verify.bounds.engine import check_classifier
-    from tangency.verify.bounds.specification import check_labels, margin_spec
+    from tangency.verify.spec import check_labels, margin_spec
 
     if labels is None:
         return np.eye(prod(network.output_shape))[None]

@@ -148,8 +148,7 @@ def near_samples(
 def _bounds(network: Network, x: Any, eps: float, options: dict[str, Any]) -> list[LipschitzBound]:
     """Return the bounds of the samples up to an interrupt; one at least, or the interrupt."""
     from tangency.verify import Box, lipschitz_bound
-    from tangency.verify.lipschitz.graph import is_plain
-    from tangency.verify.lipschitz.unroll import unroll
+    from tangency.verify.chain.unroll import is_plain, unroll
 
     parts = unroll(network) if is_plain(network) else None
     boxes = [Box.around(sample, eps) for sample in x]

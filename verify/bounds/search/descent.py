@@ -14,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tangency.models.ops import Activate, Op
 from tangency.verify.bounds.search.freedom import Freedom
-from tangency.verify.bounds.search.planes import rectifier
 
-__all__ = ["ascend", "midway", "shares", "slopes_at"]
+__all__ = ["ascend", "shares", "slopes_at"]
 
 Array = Any
 Shares = dict[int, list[Array | None]]
@@ -26,7 +24,7 @@ Free = Mapping[int, list[Freedom | None]]
 Start = Mapping[int, tuple[Array, ...]]
 
 _FIRST, _SECOND, _SMALL = 0.9, 0.999, 1e-8
-_LAST, _MEMORY = 0.1, 0.8  # the last rate over the first; weight of the past in the mean
+_DECAY, _MEMORY = 0.98, 0.8  # of the rate, by step; weight of the past in the mean
 
 
 def shares(start: Start, free: Free, rows: int) -> Shares:
@@ -58,19 +56,12 @@ def slopes_at(share: Shares, start: Start, free: Free) -> dict[int, tuple[Array,
     return found
 
 
-def midway(op: Op, start: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Slopes from which a search goes faster than from the default ones: a ReLU's chord."""
-    if isinstance(op, Activate) and rectifier(op.activation):
-        return start[1], start[1]
-    return start
-
-
 def ascend(
-    value: Callable[[Any], Array], default: Any, first: Any, steps: Array, rate: Array
+    value: Callable[[Any], Array], first: Any, steps: Array, rate: Array
 ) -> tuple[Array, Any]:
     """Raise ``value(shares)``, an array ``(N, S)``; the best of it, and the shares of each row.
 
-    The default shares are tried, then ``steps`` of Adam from ``first`` at a falling rate, and last
+    The first shares are tried, then ``steps`` of Adam from them at a falling rate, and last
     a running mean of the shares on the way, which is nearer to the optimum of a bound with kinks
     than they are. Shares are ``(N, S, ...)``, or ``(N, 1, ...)`` where rows have them in common;
     then the best sum over the rows is kept.
@@ -104,7 +95,7 @@ def ascend(
         mean = jax.tree.map(lambda m, g: _FIRST * m + (1 - _FIRST) * g, mean, slope)
         square = jax.tree.map(lambda v, g: _SECOND * v + (1 - _SECOND) * g * g, square, slope)
         now = (k + 1).astype(found.dtype)
-        pace = (rate * _LAST ** (k / steps) / (1 - _FIRST**now)).astype(found.dtype)
+        pace = (rate * _DECAY**k / (1 - _FIRST**now)).astype(found.dtype)
         scale = 1.0 / (1 - _SECOND**now)
 
         def moved(t: Array, m: Array, v: Array) -> Array:
@@ -115,7 +106,7 @@ def ascend(
         return share, mean, square, average, best, kept
 
     nothing = jax.tree.map(jnp.zeros_like, first)
-    state = (first, nothing, nothing, first, total(default)[1], default)
+    state = (first, nothing, nothing, first, total(first)[1], first)
     share, _, _, average, best, kept = jax.lax.fori_loop(0, steps, step, state)
     best, kept = keep(share, total(share)[1], best, kept)
     return keep(average, total(average)[1], best, kept)

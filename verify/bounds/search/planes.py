@@ -143,15 +143,28 @@ def _rectified_slopes(low: Array, high: Array) -> tuple[Array, Array]:
 def _rectified(low: Array, high: Array, below: Array, above: Array) -> Planes:
     import jax.numpy as jnp
 
-    def gap(x: Array, slope: Array) -> Array:
-        return jnp.maximum(x, 0.0) - slope * x
-
+    low_gap, high_gap = (
+        tuple(jnp.maximum(x, 0.0) - slope * x for x in (low, high)) for slope in (below, above)
+    )
     inside = (low < 0) & (high > 0)
-    least = jnp.minimum(gap(low, below), gap(high, below))
-    least = jnp.where(inside, jnp.minimum(least, 0.0), least)
-    most = jnp.maximum(gap(low, above), gap(high, above))
+    least = jnp.where(inside, _beyond(0.0, low, high, below), jnp.minimum(*low_gap))
+    most = jnp.maximum(*high_gap)
     most = jnp.where(inside, jnp.maximum(most, 0.0), most)
     return Planes((below,), (above,), least, most)
+
+
+def _beyond(s: Array | float, low: Array, high: Array, slope: Array) -> Array:
+    """Least of ``phi(x) - slope x`` over a box across zero, phi being s x below zero and x above.
+
+    A slope between s and 1 touches at the kink: the offset is 0, and so is its derivative, at s
+    and at 1 too, where an end of the box touches as well. A search stops at these two slopes, and
+    a minimum's derivative, half of each at a tie, would keep it from the better of the two.
+    """
+    import jax.numpy as jnp
+
+    at_low, at_high = (s - slope) * low, (1.0 - slope) * high
+    least = jnp.where(at_low < 0, at_low, 0.0)
+    return jnp.where(at_high < least, at_high, least)
 
 
 def _kinked_slopes(s: Array, low: Array, high: Array) -> tuple[Array, Array]:
@@ -174,8 +187,11 @@ def _kinked(s: Array, low: Array, high: Array, below: Array, above: Array) -> Pl
     inside = (low < 0) & (high > 0)
     least = jnp.minimum(*(y - below * x for x, y in ends))
     most = jnp.maximum(*(y - above * x for x, y in ends))
-    least = jnp.where(inside, jnp.minimum(least, 0.0), least)
-    most = jnp.where(inside, jnp.maximum(most, 0.0), most)
+    least = jnp.where(inside, _beyond(s, low, high, below), least)
+    # The greatest of phi(x) - slope x is less the least of its negative, of slopes reversed.
+    at_low, at_high = (s - above) * low, (1.0 - above) * high
+    top = jnp.where(at_low > 0, at_low, 0.0)
+    most = jnp.where(inside, jnp.where(at_high > top, at_high, top), most)
     return Planes((below,), (above,), least, most)
 
 

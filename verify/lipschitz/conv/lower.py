@@ -21,7 +21,7 @@ from tangency.models.ops import (
     numpy_backend,
 )
 from tangency.models.structure import Node
-from tangency.verify.lipschitz.conv.pieces import path_of
+from tangency.verify.chain.conv_pieces import path_of
 
 __all__ = ["jacobian_norm"]
 

@@ -13,14 +13,14 @@ from tangency.verify.certificate.conv_norm import conv_norm_bound
 from tangency.verify.certificate.conv_pieces import FrequencyWitness, RunWitness
 from tangency.verify.certificate.conv_witness import ConvWitness
 from tangency.verify.certificate.directed import multiply_up
-from tangency.verify.lipschitz.conv.factors import Factor
+from tangency.verify.chain.conv_factors import Factor
+from tangency.verify.chain.conv_pieces import Run, pieces_of
 from tangency.verify.lipschitz.conv.lower import jacobian_norm
-from tangency.verify.lipschitz.conv.pieces import Run, pieces_of
 from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
 from tangency.verify.lipschitz.conv.search import minimise
 from tangency.verify.lipschitz.engine.threads import one_thread
-from tangency.verify.lipschitz.result import LipschitzBound
+from tangency.verify.result import LipschitzBound
 
 __all__ = ["ConvBound", "conv_bound"]
 

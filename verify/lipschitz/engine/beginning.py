@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.eclipse import EDGE, eclipse_start, takes_eclipse
 from tangency.verify.lipschitz.engine.assemble import Assembly
 from tangency.verify.lipschitz.engine.coarse import coarse_start, takes_coarse

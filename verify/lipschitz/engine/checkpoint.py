@@ -25,7 +25,7 @@ from tangency.verify.certificate.layers import (
     Slopes,
 )
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 
 __all__ = ["Checkpoint", "Point", "fingerprint"]
 

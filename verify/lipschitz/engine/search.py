@@ -10,7 +10,7 @@ from tangency.models.errors import InputError
 from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import Residual
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import assemble
 from tangency.verify.lipschitz.engine.beginning import Begun, begin_search
 from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point

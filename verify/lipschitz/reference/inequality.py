@@ -26,7 +26,7 @@ import numpy as np
 from tangency.models.errors import UnsupportedError
 from tangency.verify.certificate.layers import GroupSort, Householder, Residual, Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain
+from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.reference.estimate import Estimate, minimise
 from tangency.verify.lipschitz.reference.multipliers import Constraint, constraint_of
 from tangency.verify.lipschitz.reference.rewriting import ReluForm

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tangency.verify.certificate import GroupSort, Matrix, Residual, Slopes
-from tangency.verify.lipschitz.chain import Function
-from tangency.verify.lipschitz.layouts import rows
+from tangency.verify.chain.chain import Function
+from tangency.verify.chain.layouts import rows
 
 __all__ = ["IDENTITY", "Layer", "carried_past", "largest_of", "reflection"]
 

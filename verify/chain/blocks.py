@@ -19,18 +19,17 @@ from tangency.models.network import Network
 from tangency.models.ops import Householder, MaxPool
 from tangency.models.structure import Node
 from tangency.verify.certificate import GroupSort, Matrix, Residual, Slopes
-from tangency.verify.lipschitz.affine import affine_map
-from tangency.verify.lipschitz.block_layers import (
+from tangency.verify.chain.affine import affine_map
+from tangency.verify.chain.block_layers import (
     IDENTITY,
     Layer,
     carried_past,
     largest_of,
     reflection,
 )
-from tangency.verify.lipschitz.chain import Chain
-from tangency.verify.lipschitz.graph import bends, frontier, sources_of
-from tangency.verify.lipschitz.layouts import along, beside, columns, rows, windows
-from tangency.verify.lipschitz.unroll import _order
+from tangency.verify.chain.chain import Chain
+from tangency.verify.chain.layouts import along, beside, columns, rows, windows
+from tangency.verify.chain.unroll import activation_of, bends, frontier, order_of, sources_of
 
 __all__ = ["chain_of_blocks"]
 
@@ -107,10 +106,8 @@ class _Assembly:
             self._reflect(node, matrix, bias)
             self.live = [(i, np.asarray(along(node.op.axis, node.shape)))]
             return
-        from tangency.verify.lipschitz.network import _activation
-
-        activation, function = _activation(node, self.network, self.inputs.get(i))
-        order = _order(node)
+        activation, function = activation_of(node, self.network, self.inputs.get(i))
+        order = order_of(node)
         matrix, bias = rows(matrix, order), bias[order]
         block = self._block(i, order, carried)
         if block is not None:

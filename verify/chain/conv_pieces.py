@@ -23,7 +23,7 @@ from tangency.models.ops import GroupSort as SortOp
 from tangency.models.structure import Node
 from tangency.verify.certificate.conv_symbol import ConvLayer
 from tangency.verify.certificate.layers import GroupSort, Slopes
-from tangency.verify.lipschitz.conv.factors import (
+from tangency.verify.chain.conv_factors import (
     Factor,
     constant_of,
     gain_of,
@@ -32,7 +32,7 @@ from tangency.verify.lipschitz.conv.factors import (
     slopes_of,
     widened,
 )
-from tangency.verify.lipschitz.conv.kernels import (
+from tangency.verify.chain.conv_kernels import (
     image_size,
     kernel_of,
     pair,

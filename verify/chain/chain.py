@@ -17,7 +17,7 @@ from tangency.verify.certificate.layers import (
 )
 from tangency.verify.certificate.matrix import Array, Matrix
 
-__all__ = ["Chain", "Function"]
+__all__ = ["Chain", "Function", "constraint_named"]
 
 Named: TypeAlias = str | tuple[float, float] | Slopes | GroupSort | Householder | Residual
 
@@ -127,7 +127,7 @@ class Chain:
         named = list(activation) if isinstance(activation, list) else [activation] * hidden
         if len(named) != hidden:
             raise InputError(f"{hidden} hidden layers take as many activations, not {len(named)}")
-        pairs = [_from_name(a) for a in named]
+        pairs = [constraint_named(a) for a in named]
         weights = tuple(
             Matrix.of(w, name=f"the weight of layer {k + 1}") for k, w in enumerate(matrices)
         )
@@ -145,7 +145,14 @@ class Chain:
         return sum(self.sizes[1:-1])
 
 
-def _from_name(activation: Any) -> tuple[Activation, Function | None]:
+def constraint_named(activation: Any) -> tuple[Activation, Function | None]:
+    """Return the constraint of an activation as a user names it, and the function, if it is one.
+
+    Raises
+    ------
+    InputError
+        If it is no name, pair of slopes or constraint that `Chain.from_matrices` takes.
+    """
     if isinstance(activation, Slopes | GroupSort | Householder | Residual):
         return activation, None
     names = {"relu": (0.0, 1.0), "identity": (1.0, 1.0), "abs": (-1.0, 1.0)}

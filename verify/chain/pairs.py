@@ -17,7 +17,7 @@ import numpy as np
 from tangency.models.intervals import Interval
 from tangency.verify.certificate import GroupSort, Matrix, Slopes
 from tangency.verify.certificate.matrix import Array
-from tangency.verify.lipschitz.chain import Chain, Function
+from tangency.verify.chain.chain import Chain, Function
 
 __all__ = ["settle_pairs"]
 
