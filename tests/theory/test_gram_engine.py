@@ -3,11 +3,9 @@
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from functools import partial
 
 import numpy as np
@@ -116,47 +114,6 @@ def test_a_torn_last_line_and_lost_tiles_are_made_again(tmp_path):
     assert np.array_equal(found, want)
 
 
-SCRIPT = """
-import sys, time
-import numpy as np
-from tangency.theory.kernels.gram_engine import gram
-
-def slow(a, b):
-    time.sleep(0.05)
-    return a @ b.T
-
-x = np.random.default_rng(0).normal(size=(40, 6))
-gram(slow, x, get="ntk", out=sys.argv[1], tile=4, key="slow", n_jobs=2)
-"""
-
-
-def noted(record):
-    return sum(line[:1].isdigit() for line in record.read_text().split("\n"))
-
-
-def test_goes_on_after_sigkill(tmp_path):
-    path = tmp_path / "k.npy"
-    record = tmp_path / "k.npy.tiles"
-    script = textwrap.dedent(SCRIPT)
-    child = subprocess.Popen([sys.executable, "-c", script, str(path)])
-    end = time.monotonic() + 60.0
-    while time.monotonic() < end and (not record.exists() or noted(record) < 9):
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    x = np.random.default_rng(0).normal(size=(40, 6))
-    left = []
-
-    def product(a, b):
-        left.append(1)
-        return a @ b.T
-
-    found = gram(product, x, get="ntk", out=path, tile=4, key="slow")
-    assert 0 < len(left) <= 55 - 9
-    np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
-    np.testing.assert_allclose(np.load(path), x @ x.T, atol=1e-14)
-
-
 def test_zarr(tmp_path):
     zarr = pytest.importorskip("zarr")
     x = samples()
@@ -245,11 +202,13 @@ def wait(done, total):
         sys.stdin.read()
 
 x = np.random.default_rng(0).normal(size=(40, 6))
-gram(lambda a, b: a @ b.T, x, get="ntk", out=sys.argv[1], tile=8, key="a", progress=wait)
+options = {"tile": 8, "key": "a", "progress": wait, "n_jobs": int(sys.argv[2])}
+gram(lambda a, b: a @ b.T, x, get="ntk", out=sys.argv[1], **options)
 """
 
 
-def test_two_processes_do_not_fill_one_file(tmp_path):
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_two_processes_do_not_fill_one_file_and_a_kill_loses_nothing(tmp_path, n_jobs):
     path = tmp_path / "k.npy"
     x, asked = np.random.default_rng(0).normal(size=(40, 6)), []
 
@@ -257,7 +216,7 @@ def test_two_processes_do_not_fill_one_file(tmp_path):
         asked.append(1)
         return a @ b.T
 
-    command = [sys.executable, "-c", WAITING, str(path)]
+    command = [sys.executable, "-c", WAITING, str(path), str(n_jobs)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as child:
         assert [int(child.stdout.readline()) for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -266,7 +225,8 @@ def test_two_processes_do_not_fill_one_file(tmp_path):
                 gram(product, x, get="ntk", out=path, tile=8, key="a", overwrite=overwrite)
         child.kill()
     found = gram(product, x, get="ntk", out=path, tile=8, key="a")
-    assert len(asked) == 15 - 5
+    # A second thread may have finished one tile more, and begun another.
+    assert 15 - 5 - (n_jobs - 1) <= len(asked) <= 15 - 5
     np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["k.npy", "k.npy.tiles"]
 
