@@ -176,21 +176,24 @@ def run_manifest(
     Raises
     ------
     PlanError
-        For a row without a unique name, or threads below 1.
+        For a manifest that cannot be read, a row without a unique name, a result that is none, or
+        threads below 1.
     DeviceError
         Where the workers cannot load ``job``.
     """
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
-    text = Path(manifest).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    names = [row.get("name") for row in rows]
+    try:
+        text = Path(manifest).read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        names = [row.get("name") for row in rows]
+    except (OSError, ValueError, AttributeError) as error:
+        raise PlanError(f"{manifest}: one JSON object a line is needed: {error}") from error
     if len(set(names)) != len(names) or any(not _is_name(name) for name in names):
         raise PlanError(f"{manifest}: every row needs a unique name of letters, digits and ._-")
     paths = [str(folder / f"{name}.json") for name in names]
-    missing = [
-        (row, path) for row, path in zip(rows, paths, strict=True) if not os.path.exists(path)
-    ]
+    there = {path: _result(path) for path in paths if os.path.exists(path)}
+    missing = [(row, path) for row, path in zip(rows, paths, strict=True) if path not in there]
     if threads < 1:
         raise PlanError(f"threads = {threads}: at least 1")
     done = len(rows) - len(missing)
@@ -208,7 +211,17 @@ def run_manifest(
     for _ in finished:
         done += 1
         tell()
-    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+    return [there.get(path) or _result(path) for path in paths]
+
+
+def _result(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise PlanError(f"{path} is no result of a row: delete it, and the row is run")
+    return found
 
 
 class _Tile:

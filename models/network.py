@@ -150,7 +150,7 @@ class Network:
         return str(self._hash)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Network) and self.hash == other.hash
+        return self is other or (isinstance(other, Network) and self.hash == other.hash)
 
     def __hash__(self) -> int:
         return hash(self.hash)
