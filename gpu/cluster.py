@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import write
 from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.gradients import Solution, solve
 from tangency.gpu.stores import open_store
@@ -37,7 +39,8 @@ def gram_on_cluster(
     *,
     tile: int,
     dtype: Any = np.float64,
-    what: str = "",
+    what: str | None = None,
+    overwrite: bool = False,
 ) -> Any:
     """Fill a symmetric matrix on disk from every worker; a second call does what is missing.
 
@@ -49,8 +52,11 @@ def gram_on_cluster(
     path : path ending in .zarr
         On a file system that all workers share.
     n, tile : int
-    what : str
-        Names the data and the kernel, a hash say: a store of another is refused.
+    what : str, optional
+        Names the data and the kernel, such as ``fingerprint(data, kernel.fingerprint)`` of
+        :mod:`.journal`: a store of another is refused. By default ``compute.fingerprint``.
+    overwrite : bool
+        Begin anew, whatever stands there.
 
     Returns
     -------
@@ -59,7 +65,8 @@ def gram_on_cluster(
     Raises
     ------
     PlanError
-        For a path that is no .zarr, or one of another matrix.
+        For a path that is no .zarr, one of another matrix or of nobody knows which, or tiles that
+        nothing names.
     DeviceError
         Without Dask, or where the workers cannot load ``compute``.
     """
@@ -67,14 +74,32 @@ def gram_on_cluster(
     path = Path(path)
     if path.suffix != ".zarr":
         raise PlanError(f"{path}: tiles of many machines go to a .zarr")
-    store = open_store(path, (n, n), dtype, tile)
+    what = getattr(compute, "fingerprint", None) if what is None else what
+    if not isinstance(what, str) or not what:
+        raise PlanError(
+            "nothing says which kernel and data the tiles are of: give what='...', their hash"
+        )
     notes = path.with_suffix(".tiles")
-    notes.mkdir(exist_ok=True)
-    head = json.dumps({"n": n, "tile": tile, "dtype": np.dtype(dtype).name, "what": what})
     name = notes / "what.json"
-    if name.exists() and name.read_text(encoding="utf-8") != head:
-        raise PlanError(f"{notes} is of another matrix: {name.read_text(encoding='utf-8')}")
-    _write(name, head)
+    head = json.dumps({"n": n, "tile": tile, "dtype": np.dtype(dtype).name, "what": what})
+    if overwrite:
+        for folder in (notes, path):  # the notes first: they say what is in the other
+            shutil.rmtree(folder, ignore_errors=True)
+    elif name.exists():
+        found = name.read_text(encoding="utf-8", errors="replace")
+        if found != head:
+            raise PlanError(
+                f"{notes} is of another matrix: {found[:200]}; overwrite=True begins anew"
+            )
+        if not path.exists() and any(note != name for note in notes.iterdir()):
+            raise PlanError(
+                f"{path} is gone but its tiles are recorded: overwrite=True begins anew"
+            )
+    elif path.exists():
+        raise PlanError(f"{path} is there, and nothing says of what: overwrite=True begins anew")
+    notes.mkdir(exist_ok=True)
+    write(name, head)  # before the store: a kill between the two leaves no store without an owner
+    store = open_store(path, (n, n), dtype, tile)
     items = [
         (here, there, str(notes / f"{here.start}-{there.start}"))
         for here, there in tile_slices(n, n, tile, symmetric=True)
@@ -151,21 +176,24 @@ def run_manifest(
     Raises
     ------
     PlanError
-        For a row without a unique name, or threads below 1.
+        For a manifest that cannot be read, a row without a unique name, a result that is none, or
+        threads below 1.
     DeviceError
         Where the workers cannot load ``job``.
     """
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
-    text = Path(manifest).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    names = [row.get("name") for row in rows]
+    try:
+        text = Path(manifest).read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        names = [row.get("name") for row in rows]
+    except (OSError, ValueError, AttributeError) as error:
+        raise PlanError(f"{manifest}: one JSON object a line is needed: {error}") from error
     if len(set(names)) != len(names) or any(not _is_name(name) for name in names):
         raise PlanError(f"{manifest}: every row needs a unique name of letters, digits and ._-")
     paths = [str(folder / f"{name}.json") for name in names]
-    missing = [
-        (row, path) for row, path in zip(rows, paths, strict=True) if not os.path.exists(path)
-    ]
+    there = {path: _result(path) for path in paths if os.path.exists(path)}
+    missing = [(row, path) for row, path in zip(rows, paths, strict=True) if path not in there]
     if threads < 1:
         raise PlanError(f"threads = {threads}: at least 1")
     done = len(rows) - len(missing)
@@ -183,7 +211,17 @@ def run_manifest(
     for _ in finished:
         done += 1
         tell()
-    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+    return [there.get(path) or _result(path) for path in paths]
+
+
+def _result(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise PlanError(f"{path} is no result of a row: delete it, and the row is run")
+    return found
 
 
 class _Tile:
@@ -202,7 +240,7 @@ class _Tile:
         store[here, there] = block
         if here != there:
             store[there, here] = block.T
-        _write(Path(note), "")
+        write(note, "")
         return float(block.sum())
 
 
@@ -248,7 +286,7 @@ class _Job:
 
     def __call__(self, item: tuple[dict[str, Any], str]) -> int:
         row, path = item
-        _write(Path(path), json.dumps(self.job(row), sort_keys=True))
+        write(path, json.dumps(self.job(row), sort_keys=True))
         return 1
 
 
@@ -287,13 +325,6 @@ def _checked(client: Any) -> Any:
     if not isinstance(client, Client):
         raise PlanError(f"client is a {type(client).__name__}: give a dask.distributed.Client")
     return client
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that is there whole or not at all, also if two tasks write it."""
-    begun = path.with_name(f"{path.name}.{os.getpid()}.{id(text)}")
-    begun.write_text(text, encoding="utf-8")
-    os.replace(begun, path)
 
 
 def _is_name(name: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import why, write
 from tangency.gpu.errors import PlanError
 
 __all__ = ["Journal", "fingerprint"]
@@ -56,15 +57,20 @@ class Journal:
         """
         if not self.path.exists():
             return None
-        with self.path.open(encoding="utf-8") as file:
-            line = file.readline()
+        line = self._text().partition("\n")[0]
         try:
             found = json.loads(line)
         except ValueError:
             found = None
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not isinstance(found.get("notes", {}), dict):
             raise PlanError(f"{self.path} is no journal of tiles: it begins with {line[:60]!r}")
         return found
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise PlanError(f"{self.path} cannot be read: {why(error)}") from error
 
     def finished(self) -> set[tuple[int, int]]:
         """First row and column of every finished tile; begins the file where there is none.
@@ -72,7 +78,7 @@ class Journal:
         Raises
         ------
         PlanError
-            If the journal is of another matrix, or no journal.
+            If the journal is of another matrix, damaged, or no journal.
         """
         head, start = self.head(), _start_of_the_system()
         if head is None:
@@ -81,19 +87,26 @@ class Journal:
         notes = head.pop("notes", {})
         if head != json.loads(json.dumps(self.what)):
             raise PlanError(f"{self.path} is the journal of another matrix: {json.dumps(head)}")
-        text = self.path.read_text(encoding="utf-8")
+        text = self._text()
+        tiles, marks = list[tuple[int, int]](), [0]
         # What stands behind the last newline was cut off by a kill.
-        lines = text.split("\n")[1:-1]
-        tiles = [line for line in lines if _TILE.fullmatch(line)]
-        marks = [int(m[1]) for line in lines if (m := _MARK.fullmatch(line))]
+        for number, line in enumerate(text.split("\n")[1:-1], 2):
+            tile, mark = _TILE.fullmatch(line), _MARK.fullmatch(line)
+            if tile:
+                tiles.append((int(tile[1]), int(tile[2])))
+            elif mark and int(mark[1]) <= len(tiles):
+                marks.append(int(mark[1]))
+            elif line:  # a line less would count later tiles as earlier ones
+                raise PlanError(f"{self.path} is damaged: line {number} is {line[:60]!r}")
         # Journals without the note are of a time when all lines counted.
-        there = max(marks, default=0) if "start" in notes else len(tiles)
+        there = max(marks) if "start" in notes else len(tiles)
         if notes.get("start", start) != start:
             tiles = tiles[:there]
         if not text.endswith("\n") or notes.get("start") != start:
-            self._write(head | {"notes": notes | {"start": start}}, [*tiles, f"on disk {there}"])
+            lines = [*(f"{i} {j}" for i, j in tiles), f"on disk {there}"]
+            self._write(head | {"notes": notes | {"start": start}}, lines)
         self.count = len(tiles)
-        return {(int(m[1]), int(m[2])) for line in tiles if (m := _TILE.fullmatch(line))}
+        return set(tiles)
 
     def add(self, here: slice, there: slice) -> None:
         """Note a tile; calls may come from several threads."""
@@ -109,11 +122,11 @@ class Journal:
             os.fsync(file.fileno())
 
     def _write(self, head: dict[str, Any], lines: list[str]) -> None:
-        """The file, whole or not at all."""
-        begun = self.path.with_name(f"{self.path.name}.new")
         text = "\n".join([json.dumps(head, sort_keys=True), *lines, ""])
-        begun.write_text(text, encoding="utf-8")
-        os.replace(begun, self.path)
+        try:
+            write(self.path, text)
+        except OSError as error:
+            raise PlanError(f"{self.path} cannot be written: {why(error)}") from error
 
 
 def _start_of_the_system() -> str:

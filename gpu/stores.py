@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tangency.files import reserve, why
 from tangency.gpu.errors import DeviceError, PlanError
 
-__all__ = ["open_store", "open_stores"]
+__all__ = ["open_store", "open_stores", "store_paths"]
 
 
 def open_store(path: str | Path, shape: tuple[int, int], dtype: Any, tile: int) -> Any:
@@ -26,7 +29,8 @@ def open_store(path: str | Path, shape: tuple[int, int], dtype: Any, tile: int) 
     Raises
     ------
     PlanError
-        If the file there has another shape or type, or its ending is neither.
+        If the file there has another shape or type, its ending is neither, or the disk is full: a
+        memory map takes all its blocks when it is made.
     DeviceError
         Where zarr is not installed; the message says how to.
     """
@@ -79,13 +83,33 @@ def open_stores(
         for name in names:
             _present(path / name, name in group)
         return {name: _checked(group[name], path / name, shape, dtype) for name in names}
-    files = {
-        name: path if len(names) == 1 else path.with_name(f"{path.stem}.{name}.npy")
-        for name in names
-    }
-    for file in files.values():
+    files = store_paths(path, names)
+    for file in files:
         _present(file, fresh or file.exists())
-    return {name: _memory_map(file, shape, dtype, fresh=fresh) for name, file in files.items()}
+    if fresh:
+        _check_room(files, math.prod(shape) * np.dtype(dtype).itemsize)
+    maps = [_memory_map(file, shape, dtype, fresh=fresh) for file in files]
+    return dict(zip(names, maps, strict=True))
+
+
+def store_paths(path: str | Path, names: tuple[str, ...]) -> list[Path]:
+    """The files, or the one folder, that :func:`open_stores` makes."""
+    path = Path(path)
+    if _is_zarr(path) or len(names) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}.{name}.npy") for name in names]
+
+
+def _check_room(files: list[Path], size: int) -> None:
+    """Look before an old matrix is given up for one that the disk has no room for."""
+    free = shutil.disk_usage(files[0].parent).free
+    for file in files:
+        free += getattr(file.stat(), "st_blocks", 0) * 512 if file.exists() else 0
+    if size * len(files) > free:
+        raise PlanError(
+            f"{files[0]}: {size * len(files) / 1e9:.3g} GB for {len(files)} matrix file(s), and "
+            f"the disk has {free / 1e9:.3g} GB free"
+        )
 
 
 def _present(path: Path, there: bool) -> None:
@@ -100,9 +124,25 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _memory_map(path: Path, shape: tuple[int, int], dtype: Any, *, fresh: bool) -> Any:
-    if fresh:
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    return _checked(np.lib.format.open_memmap(path, mode="r+"), path, shape, dtype)
+    try:
+        if fresh:
+            store = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        else:
+            store = _checked(np.lib.format.open_memmap(path, mode="r+"), path, shape, dtype)
+    except OSError as error:
+        raise PlanError(f"{path}: {why(error)}") from error
+    except ValueError as error:
+        raise PlanError(f"{path} is no .npy file: {error}") from error
+    try:
+        reserve(path, path.stat().st_size)
+    except OSError as error:
+        if fresh:
+            path.unlink()
+        raise PlanError(
+            f"{path}: no room on the disk for {math.prod(shape) * store.itemsize / 1e9:.3g} GB "
+            f"({why(error)})"
+        ) from error
+    return store
 
 
 def _checked(store: Any, path: Path, shape: tuple[int, int], dtype: Any) -> Any:

@@ -121,6 +121,8 @@ def fill(
         raise PlanError(f"a symmetric matrix of shape {(n1, n2)}")
     every = list(tile_slices(n1, n2, tile, symmetric=symmetric))
     finished = set() if journal is None else journal.finished()
+    if journal is not None and not finished <= {(here.start, there.start) for here, there in every}:
+        raise PlanError(f"{journal.path} is damaged: it names tiles that this matrix does not have")
     rest = [t for t in every if (t[0].start, t[1].start) not in finished]
     total, done = sum(_entries(t) for t in rest), 0
     count, begun = len(every) - len(rest), time.monotonic()

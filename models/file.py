@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import replacing, why
 from tangency.models import activations
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import is_of_catalogue
 from tangency.models.errors import InputError
 from tangency.models.network import Network
 from tangency.models.ops import OPS, Op
@@ -25,23 +27,38 @@ from tangency.models.structure import Node, Param, Structure
 __all__ = ["decode_op", "encode_op", "is_network_file", "load", "save"]
 
 FORMAT = "tangency-network"
-VERSION = 1
+VERSION = 2
 HEADER = "structure.json"
 
 
 def encode_op(op: Op) -> dict[str, Any]:
-    """An op as JSON data: its kind and its attributes."""
+    """An op as JSON data: its kind and its attributes.
+
+    An activation is its name and parameters, and the digest of all that it says where it is not the
+    catalogue's.
+    """
     data: dict[str, Any] = {"kind": op.kind}
     for field in fields(op):
         value = getattr(op, field.name)
         if isinstance(value, Activation):
-            value = {"name": value.name, "params": dict(value.params)}
+            value = {"name": value.name, "params": dict(value.params), **_own(value)}
         data[field.name] = value
     return data
 
 
+def _own(record: Activation) -> dict[str, str]:
+    return {} if is_of_catalogue(record) else {"digest": record.digest}
+
+
 def decode_op(data: Mapping[str, Any]) -> Op:
-    """The op that :func:`encode_op` wrote; InputError for an unknown kind or attribute."""
+    """The op that :func:`encode_op` wrote.
+
+    Raises
+    ------
+    InputError
+        For an unknown kind, attribute or activation, or where the activation that is registered
+        under the name is another than the one that was written.
+    """
     attributes = dict(data)
     kind = attributes.pop("kind", None)
     if kind not in OPS:
@@ -52,9 +69,14 @@ def decode_op(data: Mapping[str, Any]) -> Op:
         raise InputError(f"op {kind!r} has no attribute {sorted(set(attributes) - names)}")
     for name, value in attributes.items():
         if isinstance(value, dict):
-            attributes[name] = activations.get(
-                value["name"], **{k: _tuples(v) for k, v in value["params"].items()}
-            )
+            params = {k: _tuples(v) for k, v in value["params"].items()}
+            record = activations.get(value["name"], **params)
+            if _own(record) != {k: v for k, v in value.items() if k == "digest"}:
+                raise InputError(
+                    f"the activation {value['name']!r} that is registered is another function than "
+                    "the one written in the file: register that one before loading"
+                )
+            attributes[name] = record
         else:
             attributes[name] = _tuples(value)
     return cls(**attributes)
@@ -65,14 +87,21 @@ def _tuples(value: Any) -> Any:
 
 
 def save(network: Network, path: str | Path) -> None:
-    """Write a network; InputError when an activation is not in the catalogue."""
+    """Write a network; the file that was there stays until all is written.
+
+    Raises
+    ------
+    InputError
+        When an activation is not in the catalogue, or the file cannot be written.
+    """
     structure = network.structure
     for node in structure.nodes:
         record = getattr(node.op, "activation", None)
-        if record is not None and record.name not in activations.names():
+        if record is not None and not _is_found(record):
             raise InputError(
-                f"layer {node.name!r}: activation {record.name!r} is not in the catalogue; "
-                "tangency.models.activations.register it before saving and before loading"
+                f"layer {node.name!r}: activation {record.name!r} is not what the catalogue has "
+                "under that name; tangency.models.activations.register it, under a name of its "
+                "own, before saving and before loading"
             )
     header = {
         "format": FORMAT,
@@ -94,12 +123,23 @@ def save(network: Network, path: str | Path) -> None:
             for n in structure.nodes
         ],
     }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(HEADER, json.dumps(header, indent=1))
-        for i, array in enumerate(network.weights.values()):
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            file.writestr(f"weights/{i}.npy", buffer.getvalue())
+    try:
+        with replacing(path) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(HEADER, json.dumps(header, indent=1))
+            for i, array in enumerate(network.weights.values()):
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                file.writestr(f"weights/{i}.npy", buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({why(error)})") from None
+
+
+def _is_found(record: Activation) -> bool:
+    """Whether :func:`load` will find the record by its name and parameters."""
+    try:
+        return activations.get(record.name, **dict(record.params)) == record
+    except InputError:
+        return False
 
 
 def is_network_file(path: str | Path) -> bool:

@@ -121,20 +121,27 @@ class Network:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the graph and of the exact weights; names of layers do not enter.
+        """SHA-256 of the function: the graph and the exact weights; names of layers do not enter.
 
-        A certificate names the network by this hash.
+        A certificate names the network by this hash. An activation of the catalogue enters by name
+        and parameters, a user's own with its formula.
+
+        Raises
+        ------
+        InputError
+            If a user's activation has a formula that cannot be followed.
         """
         if self._hash is None:
             from tangency.models.file import encode_op
 
             digest = hashlib.sha256()
             s = self.structure
+            # The shapes say where in the bytes that follow each weight begins and ends.
             graph = [
-                [encode_op(n.op), list(n.inputs), list(n.shape), [p.role for p in n.params]]
+                [encode_op(n.op), n.inputs, n.shape, [(p.role, p.shape) for p in n.params]]
                 for n in s.nodes
             ]
-            head = [graph, list(s.inputs), list(s.outputs), s.dtype]
+            head = [graph, s.inputs, s.outputs, s.dtype]
             digest.update(json.dumps(head, sort_keys=True).encode())
             for node in s.nodes:
                 for p in node.params:
@@ -143,7 +150,7 @@ class Network:
         return str(self._hash)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Network) and self.hash == other.hash
+        return self is other or (isinstance(other, Network) and self.hash == other.hash)
 
     def __hash__(self) -> int:
         return hash(self.hash)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from tangency.models.errors import InputError
+
 if TYPE_CHECKING:
     from tangency.models.network import Network
 
@@ -38,7 +40,11 @@ def table(network: Network) -> str:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         return "  ".join(cells).rstrip()
 
-    total = f"{network.size:,} trainable parameters, {network.dtype}, sha256 {network.hash[:16]}"
+    try:
+        name = f"sha256 {network.hash[:16]}"
+    except InputError:  # an activation that nothing can follow
+        name = "no sha256"
+    total = f"{network.size:,} trainable parameters, {network.dtype}, {name}"
     return "\n".join([line(HEADER), line("-" * w for w in widths), *map(line, body), total])
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tangency.files import write
 from tangency.models.errors import InputError
 
 __all__ = ["Verdict", "read_verdict", "reproduce"]
@@ -121,7 +122,7 @@ def reproduce(
     quick: bool = parser.parse_args(arguments).quick
     verdict = main(quick)
     if not quick:
-        (folder / "verdict.json").write_text(verdict.to_json() + "\n", encoding="utf-8")
+        write(folder / "verdict.json", verdict.to_json() + "\n")
     sys.stdout.write(verdict.to_json() + "\n")
     if not verdict.passed:
         raise SystemExit(1)

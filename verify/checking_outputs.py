@@ -57,15 +57,16 @@ def outputs_certificate(
     """
     if not result.certified:
         raise NotProvedError("the bounds are an estimate: there is nothing to write")
-    statement = result.statement
+    statement, verified = result.statement, getattr(result, "verified", None)
+    if verified is not None and not verified.any():
+        raise NotProvedError("no sample was proved robust: there is nothing to write")
     if statement is None:
-        verified = getattr(result, "verified", None)
-        if verified is not None and not verified.any():
-            raise NotProvedError("no sample was proved robust: there is nothing to write")
         raise InputError(
             f"bounds by {result.method} have no certificate here: it takes networks of one input "
             "and one output, and slopes of the last pass (mode='last')"
         )
+    if verified is not None:
+        statement = statement.take(verified)
     inputs = statement.inputs
     samples = len(statement.lower)
     low, high = (

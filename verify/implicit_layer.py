@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import replacing, why
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array, Matrix
@@ -131,10 +132,10 @@ class ImplicitLayer:
         else:
             arrays["activation"] = np.asarray(given)
         try:
-            with Path(path).open("wb") as file:
+            with replacing(path) as file:
                 np.savez(file, **arrays)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+            raise InputError(f"{path}: cannot be written ({why(error)})") from None
 
     @classmethod
     def load(cls, path: str | Path) -> ImplicitLayer:

@@ -222,10 +222,13 @@ class Robustness:
     certified : bool
         Whether all of this is proved.
     statement : Statement, optional
-        What a certificate of the verified samples needs; None where there are none or it cannot be
-        written (estimates, the joint search).
+        What is proved of all samples, with what proves it; a certificate takes the verified ones.
+        None where no certificate can hold it (estimates, the joint search).
     source : Source, optional
         The verified samples, as a certificate names them.
+    points : (N, *shape) array
+        A point of each ball at which the margin is at most ``margin_upper``: where ``attacked``, a
+        counterexample.
     """
 
     verified: Array = field(repr=False)
@@ -243,6 +246,7 @@ class Robustness:
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
     source: Source | None = field(default=None, repr=False)
+    points: Array = field(default=None, repr=False)
 
     @property
     def samples(self) -> int:

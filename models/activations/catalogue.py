@@ -4,6 +4,7 @@ from tangency.models.activations import (
     elementary,
     gates,
     rationals,
+    registry,
     relus,
     sigmoids,
     smoothed,
@@ -12,3 +13,5 @@ from tangency.models.activations import (
 
 FAMILIES = (elementary, gates, rationals, relus, sigmoids, smoothed, waves)
 """The modules in which the records are written."""
+
+registry.close()

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.activations.lines_tangents import Points, closed_form, is_of_catalogue
+from tangency.models.activations.lines_tangents import Points, closed_form
 from tangency.models.activations.pieces import Pieces, core_of
+from tangency.models.activations.registry import is_of_catalogue
 from tangency.models.intervals import Array, Interval
 from tangency.models.namespace import numpy_namespace
 

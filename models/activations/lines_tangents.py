@@ -10,29 +10,16 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tangency.models.errors import InputError
+from tangency.models.activations.registry import is_of_catalogue
 
 if TYPE_CHECKING:
     from tangency.models.activations.record import Activation
 
-__all__ = ["Points", "closed_form", "is_of_catalogue"]
+__all__ = ["Points", "closed_form"]
 
 Points = Callable[[Any, Any], tuple[Any, ...]]
 
 _TINY = 1e-30
-
-
-def is_of_catalogue(record: "Activation") -> bool:
-    """Whether a record is the catalogue's, not one of the same name that a user wrote."""
-    from tangency.models.activations.registry import get
-
-    try:
-        own = get(record.name, **dict(record.params))
-    except InputError:
-        return False
-    # Two makings of one record have two closures over one code.
-    codes = [getattr(value, "__code__", value) for value in (own.value, record.value)]
-    return own == record and codes[0] is codes[1]
 
 
 def closed_form(record: "Activation") -> Points | None:

@@ -11,7 +11,7 @@ slope range follows as well.
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -41,6 +41,7 @@ Limit = float | Interval
 """A limit that is a float is exact; an Interval encloses one that is not (pi/2)."""
 
 _INF = float("inf")
+_TEXTS = ("formula", "source", "torch_note")  # for readers alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Activation:
         The formula in the vocabulary of :mod:`tangency.models.namespace`. Continuous, except at
         the points listed in ``jumps``.
     params : tuple of (name, value)
-        Parameters; two records are equal when name and params are.
+        Parameters; two records are equal when all that they say is, texts apart.
     formula, source : str
         One readable line each.
     derivative : callable ``(nx, x) -> phi'(x)``, optional
@@ -123,10 +124,36 @@ class Activation:
             return True
         if (self.name, self.params) != (other.name, other.params):
             return False
-        return bool(_written(self.value) == _written(other.value))
+        try:
+            return self.digest == other.digest
+        except InputError:  # what cannot be followed equals itself alone
+            return False
 
     def __hash__(self) -> int:
         return hash((self.name, self.params))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the record says, the texts for readers left out.
+
+        It holds the formulas themselves (:mod:`.formula`): two records of one name are told apart,
+        and a new process finds the same.
+
+        Raises
+        ------
+        InputError
+            If a formula cannot be followed.
+        """
+        from tangency.models.activations.formula import digest_of, traced
+
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS}
+        own["value"] = traced(f"activation {self.name!r}", self.value)
+        own["derivative"] = (
+            traced(f"activation {self.name!r}, derivative", self.derivative)
+            if self.__dict__["_has_own_derivative"]
+            else None
+        )
+        return digest_of(*own.items())
 
     def __str__(self) -> str:
         inner = ", ".join(
@@ -272,19 +299,3 @@ def _points(record: Activation, pieces: "Pieces | None", what: str) -> Interval:
     if pieces is None:
         raise InputError(f"{record} has too many {what} to list")
     return Interval(pieces.points.lower, pieces.points.upper)
-
-
-def _written(function: Any) -> Any:
-    """What a formula is, for comparison: its code with all that it refers to, or itself.
-
-    Two users may give one name to two formulas, and what is compiled for the one must not serve
-    the other; but a record that is built anew from the same text and numbers is the same record.
-    """
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return function
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    if not all(isinstance(v, bool | int | float | str | tuple) or callable(v) for v in cells):
-        return function
-    held = tuple(_written(v) if callable(v) else v for v in cells)
-    return code, held, function.__defaults__, id(function.__globals__)

@@ -9,11 +9,12 @@ from typing import Any
 from tangency.models.activations.record import Activation
 from tangency.models.errors import InputError
 
-__all__ = ["ALIASES", "get", "names", "register"]
+__all__ = ["ALIASES", "close", "get", "is_of_catalogue", "names", "register"]
 
 Factory = Callable[..., Activation]
 
 _FACTORIES: dict[str, Factory] = {}
+_OURS: dict[str, Factory] = {}
 
 ALIASES = {
     "acos": "arccos",
@@ -54,6 +55,25 @@ def register(entry: Activation | Factory) -> Any:
     _FACTORIES[name] = factory
     _make.cache_clear()
     return entry
+
+
+def close() -> None:
+    """Note that all records so far are the catalogue's own; what comes later is a user's."""
+    _OURS.update(_FACTORIES)
+
+
+def is_of_catalogue(record: Activation) -> bool:
+    """Whether a record is what the catalogue itself makes of that name and these parameters.
+
+    Name and parameters then say all. A record that a user wrote or registered is never one, unless
+    it says the very same in all.
+    """
+    if record.name not in _OURS or _FACTORIES[record.name] is not _OURS[record.name]:
+        return False
+    try:
+        return get(record.name, **dict(record.params)) == record
+    except (InputError, TypeError, ValueError):  # parameters that the catalogue does not take
+        return False
 
 
 def names() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import write
 from tangency.theory.hierarchical import (
     HeldOutKernelRidge,
     SampleComplexity,
@@ -312,7 +313,7 @@ def _part(quick: bool, name: str, setting: Any, measure: Any) -> Any:
     found = measure(setting)
     if not quick:
         kept[name] = {"mark": mark, "found": found}
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        write(path, json.dumps(kept, indent=1) + "\n")
     return found
 
 

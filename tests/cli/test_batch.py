@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +123,32 @@ def test_workers_of_a_scheduler_run_the_rows(folder):
         answer = run(path, "--scheduler", cluster.scheduler_address, "--json")
     assert answer.exit_code == 0, answer.output
     assert [row["status"] for row in json.loads(answer.stdout)["rows"]] == [0, 0]
+
+
+def test_a_killed_batch_goes_on_where_it_was(folder):
+    """The second row stands in the opening of a pipe, so that the kill falls there."""
+    pipe = folder / "claim.cert"
+    os.mkfifo(pipe)
+    rows = [
+        {"name": "first", "run": ["inspect", "net.onnx"]},
+        {"name": "second", "run": ["check", "claim.cert", "net.onnx"]},
+    ]
+    manifest = write(folder, *rows)
+    command = [sys.executable, "-c", "from tangency.cli import main; main()", "batch", manifest]
+    with subprocess.Popen(
+        [*command, "--out", folder / "results"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as child:
+        with pipe.open("wb"):  # opens when the second row has come to read
+            os.killpg(child.pid, signal.SIGKILL)
+    assert os.listdir(folder / "results") == ["first.json"]
+    before = (folder / "results" / "first.json").stat()
+    pipe.unlink()
+    pipe.write_bytes(b"no certificate")
+    answer = run(manifest, "--json")
+    assert answer.exit_code == 2
+    found = json.loads(answer.stdout)["rows"]
+    assert [row["status"] for row in found] == [0, 2]
+    assert (folder / "results" / "first.json").stat().st_mtime_ns == before.st_mtime_ns

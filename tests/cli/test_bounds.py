@@ -167,9 +167,13 @@ def test_errors(run, args, code, reason):
 
 
 def test_another_runs_checkpoint(run, tmp_path):
-    path = tmp_path / "ck.npz"
-    np.savez(path, key=np.array("no"))
-    command = ("bounds", RELU, "--data", DATA, "--eps", "0.01", "--limit", 2, "--attack", "none")
-    code, _, err = run(*command, "--checkpoint", path)
+    path = tmp_path / "run"
+    command = ("bounds", RELU, "--data", DATA, "--limit", 2, "--attack", "none", "--eps")
+    assert run(*command, "0.01", "--checkpoint", path)[0] == 0
+    code, _, err = run(*command, "0.02", "--checkpoint", path)
     assert code == 2
     assert "another network" in err
+    path.write_bytes(b"anything")
+    code, _, err = run(*command, "0.01", "--checkpoint", path)
+    assert code == 2
+    assert "not a checkpoint of this version" in err

@@ -4,11 +4,10 @@ import json
 import os
 import signal
 import sys
-import time
 import types
 import warnings
 from contextlib import contextmanager
-from threading import Thread
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -20,11 +19,18 @@ from tangency.gpu.errors import DeviceError, PlanError
 N, TILE = 96, 12
 
 
-def tile(here, there):
-    """Slow enough for a kill to fall among the tiles."""
-    time.sleep(0.05)
+def tile(here, there, kill=None):
+    """A tile of the matrix; with ``kill`` the first worker that comes to the sixth goes down."""
+    if kill and (here.start, there.start) == (0, 5 * TILE) and not os.path.exists(kill):
+        with open(kill, "w"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
     i, j = np.arange(N)[here], np.arange(N)[there]
     return np.exp(-0.05 * (i[:, None] - j) ** 2)
+
+
+def never(here, there):
+    raise AssertionError("a finished tile is computed again")
 
 
 def certify(row):
@@ -55,25 +61,15 @@ def two_workers(folder):
 def test_a_killed_worker_loses_nothing(tmp_path):
     path = tmp_path / "k.zarr"
     with two_workers(tmp_path / "dask") as client:
-        victim = next(iter(client.run(os.getpid).values()))
-
-        def kill():
-            while len(list((tmp_path / "k.tiles").glob("*-*"))) < 6:
-                time.sleep(0.02)
-            os.kill(victim, signal.SIGKILL)
-
-        thread = Thread(target=kill)
-        thread.start()
-        store = gram_on_cluster(client, tile, path, N, tile=TILE, what="test")
-        thread.join()
-        assert victim not in client.run(os.getpid).values()
+        before = set(client.run(os.getpid).values())
+        killing = partial(tile, kill=str(tmp_path / "down"))
+        store = gram_on_cluster(client, killing, path, N, tile=TILE, what="test")
+        assert before - set(client.run(os.getpid).values())
         serial = tile(slice(0, N), slice(0, N))
         assert np.array_equal(store[:], serial)
 
         # A second call finds everything there; another matrix is refused.
-        begun = time.monotonic()
-        gram_on_cluster(client, tile, path, N, tile=TILE, what="test")
-        assert time.monotonic() - begun < 1.0
+        gram_on_cluster(client, never, path, N, tile=TILE, what="test")
         with pytest.raises(PlanError, match="another matrix"):
             gram_on_cluster(client, tile, path, N, tile=TILE, what="other")
 
@@ -112,6 +108,13 @@ def test_a_manifest_here_skips_what_is_there(tmp_path):
         run_manifest(job, manifest, results)
     assert run_manifest(job, manifest, results) == [{"bound": k * k} for k in range(4)]
     assert ran == ["j0", "j1", "j2", "j2", "j3"]
+    (results / "j1.json").write_bytes(b"\xff garbage")
+    with pytest.raises(PlanError, match=r"j1\.json is no result"):
+        run_manifest(job, manifest, results)
+    for text in ("garbage", "[]"):
+        manifest.write_text(text)
+        with pytest.raises(PlanError, match="one JSON object a line"):
+            run_manifest(job, manifest, results)
     manifest.write_text('{"name": "../j"}\n')
     with pytest.raises(PlanError, match="unique name"):
         run_manifest(job, manifest, results)
@@ -122,7 +125,44 @@ def test_no_dask_says_what_to_install():
         import distributed  # noqa: F401
     except ImportError:
         with pytest.raises(DeviceError, match=r"tangency\[cluster\]"):
-            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE, what="k")
     else:
         with pytest.raises(PlanError, match="Client"):
-            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE)
+            gram_on_cluster(None, tile, "k.zarr", N, tile=TILE, what="k")
+
+
+class Scaled:
+    """Tiles that say themselves which matrix they are of."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.fingerprint = f"scaled by {factor}"
+
+    def __call__(self, here, there):
+        i, j = np.arange(20)[here], np.arange(20)[there]
+        return self.factor * np.minimum(i[:, None], j)
+
+
+def test_the_matrix_of_another_kernel_is_not_returned(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    zarr = pytest.importorskip("zarr")
+    path = tmp_path / "k.zarr"
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with distributed.Client(**options, dashboard_address=None) as client:
+        with pytest.raises(PlanError, match="which kernel and data"):
+            gram_on_cluster(client, lambda a, b: Scaled(1.0)(a, b), path, 20, tile=8)
+        assert not path.exists()
+        one = gram_on_cluster(client, Scaled(1.0), path, 20, tile=8)[:]
+        assert np.array_equal(gram_on_cluster(client, Scaled(1.0), path, 20, tile=8)[:], one)
+        with pytest.raises(PlanError, match=r"scaled by 1\.0"):
+            gram_on_cluster(client, Scaled(2.0), path, 20, tile=8)
+        two = gram_on_cluster(client, Scaled(2.0), path, 20, tile=8, overwrite=True)[:]
+        assert np.array_equal(two, 2.0 * one)
+        (tmp_path / "k.tiles" / "what.json").write_bytes(b"\xff garbage")
+        with pytest.raises(PlanError, match="garbage"):
+            gram_on_cluster(client, Scaled(2.0), path, 20, tile=8)
+        mine = tmp_path / "mine.zarr"
+        zarr.save_array(str(mine), np.eye(20))
+        with pytest.raises(PlanError, match="nothing says of what"):
+            gram_on_cluster(client, Scaled(1.0), mine, 20, tile=8)
+        assert np.array_equal(zarr.open_array(str(mine), mode="r")[:], np.eye(20))

@@ -1,8 +1,6 @@
 """Tiles: every entry once, resumed after a kill, in memory and on disk."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -141,36 +139,34 @@ def test_forcing_takes_a_tenth_of_the_time(tmp_path, monkeypatch):
 
 
 SCRIPT = """
-import sys, time
+import sys
 import numpy as np
 from pathlib import Path
 from tangency.gpu.journal import Journal
 from tangency.gpu.stores import open_store
 from tangency.gpu.tiles import fill
-folder = Path(sys.argv[1])
+folder, stop = Path(sys.argv[1]), int(sys.argv[2])
 store = open_store(folder / "k.npy", (40, 40), np.float64, 5)
 def compute(here, there):
-    time.sleep(float(sys.argv[2]))
     i, j = np.arange(40)[here], np.arange(40)[there]
     return np.cos(i[:, None] * j + 0.1)
-fill(store, compute, tile=5, symmetric=True, journal=Journal(folder / "journal", {"n": 40}))
+def wait(now):
+    if now.done == stop:
+        print(now.done, flush=True)
+        sys.stdin.read()
+journal = Journal(folder / "journal", {"n": 40})
+fill(store, compute, tile=5, symmetric=True, journal=journal, progress=wait)
 """
 
 
 def test_killed_and_started_again(tmp_path):
     run = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    process = subprocess.Popen([*run, "0.05"])
-    journal = tmp_path / "journal"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and (
-        not journal.exists() or journal.read_text().count("\n") < 10
-    ):
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    before = len(Journal(journal, {"n": 40}).finished())
-    assert 0 < before < 36
-    subprocess.run([*run, "0"], check=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*run, "9"], **pipes) as child:
+        assert child.stdout.readline() == b"9\n"
+        child.kill()
+    assert len(Journal(tmp_path / "journal", {"n": 40}).finished()) == 9
+    subprocess.run([*run, "-1"], check=True)
     i = np.arange(40)
     assert np.array_equal(np.load(tmp_path / "k.npy"), np.cos(i[:, None] * i + 0.1))
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import textwrap
 import zipfile
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from tangency.models import Builder, InputError, Network, activations, from_layers
-from tangency.models.ops import Conv, GroupSort, MaxPool
+from tangency.models.activations import Activation, registry
+from tangency.models.file import encode_op
+from tangency.models.ops import OPS, Conv, GroupSort, MaxPool, Scale, Subtract
 
 RNG = np.random.default_rng(1)
 
@@ -102,6 +109,105 @@ def test_hash_is_of_graph_and_weights_alone():
     assert network.astype("float64").astype("float32") == network
 
 
+def scaled(shape):
+    """An elementwise factor for each entry of a (3, 3) input, broadcast from its shape."""
+    b = Builder("float64")
+    x = b.input((1, 3, 3))
+    y = b.emit(Scale(), [x], {"scale": ("scale", np.array([1.0, 2.0, 3.0]).reshape(shape))})
+    return b.finish([y])
+
+
+def convolved(shape):
+    b = Builder("float64")
+    x = b.input((1, 1, 3, 3))
+    pads = tuple((0, k - 1) for k in shape)
+    kernel = np.array([1.0, 2.0]).reshape(1, 1, *shape)
+    y = b.emit(Conv((1, 1), pads, (1, 1), 1), [x], {"weight": ("weight", kernel)})
+    return b.finish([y])
+
+
+def activated(record, dtype="float64"):
+    return from_layers([np.eye(2, dtype=dtype)] * 2, record)
+
+
+def own(name="wob", factor=1.0, **rest):
+    return Activation(name, lambda nx, x: nx.sin(factor * x), **rest)
+
+
+def outputs(*order):
+    b = Builder("float64")
+    x = b.input((1, 2))
+    ends = [b.activation(x, activations.get(name)) for name in ("relu", "tanh")]
+    return b.finish([ends[i] for i in order])
+
+
+def difference(*order):
+    b = Builder("float64")
+    ends = [b.input((1, 2)), b.input((1, 2))]
+    return b.finish([b.emit(Subtract(), [ends[i] for i in order])])
+
+
+PAIRS = {
+    "shape of a scale": (scaled((3, 1)), scaled((1, 3))),
+    "shape of a kernel": (convolved((1, 2)), convolved((2, 1))),
+    "user's formula": (activated(own()), activated(own(factor=3.0))),
+    "user's slope": (activated(own()), activated(own(derivative=lambda nx, x: nx.cos(x)))),
+    "a namesake of relu": (activated("relu"), activated(own("relu"))),
+    "name": (activated("relu"), activated("tanh")),
+    "parameter": tuple(
+        activated(activations.get("leaky_relu", negative_slope=s))
+        for s in (0.1, np.nextafter(0.1, 1))
+    ),
+    "dtype": (activated("relu"), activated("relu", "float32")),
+    "order of outputs": (outputs(0, 1), outputs(1, 0)),
+    "one output twice": (outputs(0, 1), outputs(0, 0)),
+    "order of inputs": (difference(0, 1), difference(1, 0)),
+}
+
+
+@pytest.mark.parametrize(("one", "two"), PAIRS.values(), ids=PAIRS)
+def test_two_functions_have_two_hashes(one, two):
+    assert one.hash != two.hash
+    assert one != two
+
+
+def test_every_attribute_of_every_op_is_in_the_hash():
+    """Changing one field of an op changes the text that is hashed."""
+    for kind, cls in OPS.items():
+        plain = cls(**{f.name: _some(f)[0] for f in fields(cls)})
+        for f in fields(cls):
+            other = replace(plain, **{f.name: _some(f)[1]})
+            assert json.dumps(encode_op(plain)) != json.dumps(encode_op(other)), (kind, f.name)
+
+
+def _some(field):
+    """Two values of a field: what an encoding could confuse, a number and its tuple."""
+    if field.type == "Activation":
+        return own(), own(factor=2.0)
+    return ((1, 2), (3,)), ((1,), (2, 3))
+
+
+def test_equal_formulas_have_one_hash_in_another_process():
+    code = """
+    import numpy as np
+    from tangency.models import from_layers
+    from tangency.models.activations import Activation
+    record = Activation("wob", lambda space, u: space.sin(2.0 * u))
+    print(from_layers([np.eye(2)] * 2, record).hash)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == activated(own(factor=2.0)).hash
+
+
+def test_a_formula_that_cannot_be_followed_has_no_hash():
+    network = activated(Activation("branching", lambda nx, x: np.vectorize(abs)(x)))
+    np.testing.assert_array_equal(network.evaluate(np.array([[-1.0, 2.0]])), [[1.0, 2.0]])
+    with pytest.raises(InputError, match=r"'branching'.*cannot be followed"):
+        _ = network.hash
+    assert "no sha256" in str(network)
+
+
 def test_structure_is_shared_and_hashable():
     (_, a), (_, b) = mlp(), mlp()
     assert a.structure == b.structure
@@ -152,6 +258,25 @@ def test_an_unregistered_activation_is_not_saved(tmp_path):
     network = from_layers([eye, eye], own)
     with pytest.raises(InputError, match=r"own_softening.*register"):
         network.save(tmp_path / "net")
+
+
+def test_a_file_names_the_formula_that_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    with pytest.raises(InputError, match=r"'relu' is not what the catalogue has"):
+        activated(own("relu")).save(tmp_path / "net")
+    record = activations.register(own(factor=2.0))
+    network = activated(record)
+    network.save(tmp_path / "net")
+    assert Network.load(tmp_path / "net") == network
+    with pytest.raises(InputError, match=r"'wob' is not what the catalogue has"):
+        activated(own(factor=3.0)).save(tmp_path / "other")
+    # in a process where somebody else's function has that name
+    del registry._FACTORIES["wob"]
+    with pytest.raises(InputError, match="no activation is called 'wob'"):
+        Network.load(tmp_path / "net")
+    activations.register(own(factor=3.0))
+    with pytest.raises(InputError, match="'wob' that is registered is another function"):
+        Network.load(tmp_path / "net")
 
 
 def test_inputs_that_are_refused():

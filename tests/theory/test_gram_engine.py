@@ -1,16 +1,18 @@
 """The Gram engine: tiles equal the whole, files, and going on after a kill."""
 
+import errno
 import json
-import signal
+import os
 import subprocess
 import sys
 import textwrap
-import time
 from functools import partial
 
 import numpy as np
 import pytest
 
+from tangency.models import from_layers
+from tangency.models.activations import Activation as Record
 from tangency.models.errors import InputError, MissingPackageError
 from tangency.theory.kernels import infinite_kernel
 from tangency.theory.kernels.backend import MAKERS, KernelBackend, backend_of
@@ -18,7 +20,9 @@ from tangency.theory.kernels.cntk import FusedConv
 from tangency.theory.kernels.fused import FusedDense
 from tangency.theory.kernels.gram_engine import gram as gram_anywhere
 from tangency.theory.kernels.layers import Conv, Dense, Dropout, GlobalAvgPool
+from tangency.theory.kernels.layers_activations import Activation as Act
 from tangency.theory.kernels.layers_activations import Relu
+from tangency.theory.kernels.layers_attention import Attention
 from tangency.theory.kernels.layers_branches import serial
 
 # The CPU's own tests: those of a GPU are in tests/gpu.
@@ -110,47 +114,6 @@ def test_a_torn_last_line_and_lost_tiles_are_made_again(tmp_path):
     assert np.array_equal(found, want)
 
 
-SCRIPT = """
-import sys, time
-import numpy as np
-from tangency.theory.kernels.gram_engine import gram
-
-def slow(a, b):
-    time.sleep(0.05)
-    return a @ b.T
-
-x = np.random.default_rng(0).normal(size=(40, 6))
-gram(slow, x, get="ntk", out=sys.argv[1], tile=4, key="slow", n_jobs=2)
-"""
-
-
-def noted(record):
-    return sum(line[:1].isdigit() for line in record.read_text().split("\n"))
-
-
-def test_goes_on_after_sigkill(tmp_path):
-    path = tmp_path / "k.npy"
-    record = tmp_path / "k.npy.tiles"
-    script = textwrap.dedent(SCRIPT)
-    child = subprocess.Popen([sys.executable, "-c", script, str(path)])
-    end = time.monotonic() + 60.0
-    while time.monotonic() < end and (not record.exists() or noted(record) < 9):
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    x = np.random.default_rng(0).normal(size=(40, 6))
-    left = []
-
-    def product(a, b):
-        left.append(1)
-        return a @ b.T
-
-    found = gram(product, x, get="ntk", out=path, tile=4, key="slow")
-    assert 0 < len(left) <= 55 - 9
-    np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
-    np.testing.assert_allclose(np.load(path), x @ x.T, atol=1e-14)
-
-
 def test_zarr(tmp_path):
     zarr = pytest.importorskip("zarr")
     x = samples()
@@ -168,6 +131,181 @@ def test_zarr_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(MissingPackageError, match=r"tangency\[cluster\]"):
         gram(KERNEL, samples(), out=tmp_path / "k.zarr")
+
+
+def test_blocks_are_taken_before_the_first_tile(tmp_path):
+    """A hole in a memory map on a full disk kills the process that writes there."""
+    path, held = tmp_path / "k.npy", []
+
+    def product(a, b):
+        held.append(path.stat().st_blocks * 512)
+        return a @ b.T
+
+    gram(product, samples(300), get="ntk", out=path, tile=100, key="a")
+    assert min(held) >= 300 * 300 * 8
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch, there):
+    path = tmp_path / "k.npy"
+    if there:
+        np.save(path, np.eye(3))
+    before = [(p.name, p.read_bytes()) for p in tmp_path.iterdir()]
+    few = np.broadcast_to(np.zeros(9), (1_000_000, 9))
+    with pytest.raises(InputError, match=r"8e\+03 GB for 1 matrix file.*GB free"):
+        gram(KERNEL, few, get="ntk", out=path, overwrite=True, tile=2048)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == before
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Room that is gone between the look and the use.
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"no room on the disk.*No space left"):
+        gram(KERNEL, samples(), get="ntk", out=path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_the_engines_is_not_written_over(tmp_path):
+    x, path = samples(), tmp_path / "train.npy"
+    np.save(path, x)
+    with pytest.raises(InputError, match=r"train.npy is there, and no record of tiles"):
+        gram(KERNEL, x, get="ntk", out=path)
+    np.save(tmp_path / "two.nngp.npy", x)
+    with pytest.raises(InputError, match=r"two.nngp.npy is there"):
+        gram(KERNEL, x, out=tmp_path / "two.npy")
+    mapped = np.load(path, mmap_mode="r")
+    for given in (mapped, mapped[:20], np.asarray(mapped)[5:]):
+        for options in ({}, {"overwrite": True}):
+            with pytest.raises(InputError, match=r"train.npy holds the samples themselves"):
+                gram(KERNEL, given, get="ntk", out=path, **options)
+            with pytest.raises(InputError, match=r"train.npy holds the samples themselves"):
+                gram(KERNEL, x, given, get="ntk", out=path, **options)
+    assert np.array_equal(np.load(path), x)
+    gram(KERNEL, x, get="ntk", out=path, overwrite=True)
+    assert np.load(path).shape == (50, 50)
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(str(tmp_path / "k.zarr"), x)
+    with pytest.raises(InputError, match=r"k.zarr is there"):
+        gram(KERNEL, x, get="ntk", out=tmp_path / "k.zarr")
+    assert np.array_equal(zarr.open_array(str(tmp_path / "k.zarr"), mode="r")[:], x)
+
+
+WAITING = """
+import sys
+import numpy as np
+from tangency.theory.kernels.gram_engine import gram
+
+def wait(done, total):
+    print(done, flush=True)
+    if done == 5:
+        sys.stdin.read()
+
+x = np.random.default_rng(0).normal(size=(40, 6))
+options = {"tile": 8, "key": "a", "progress": wait, "n_jobs": int(sys.argv[2])}
+gram(lambda a, b: a @ b.T, x, get="ntk", out=sys.argv[1], **options)
+"""
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_two_processes_do_not_fill_one_file_and_a_kill_loses_nothing(tmp_path, n_jobs):
+    path = tmp_path / "k.npy"
+    x, asked = np.random.default_rng(0).normal(size=(40, 6)), []
+
+    def product(a, b):
+        asked.append(1)
+        return a @ b.T
+
+    command = [sys.executable, "-c", WAITING, str(path), str(n_jobs)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as child:
+        assert [int(child.stdout.readline()) for _ in range(5)] == [1, 2, 3, 4, 5]
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=f"in use by process {child.pid} on"):
+                gram(product, x, get="ntk", out=path, tile=8, key="a", overwrite=overwrite)
+        child.kill()
+    found = gram(product, x, get="ntk", out=path, tile=8, key="a")
+    # A second thread may have finished one tile more, and begun another.
+    assert 15 - 5 - (n_jobs - 1) <= len(asked) <= 15 - 5
+    np.testing.assert_allclose(found, x @ x.T, atol=1e-14)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["k.npy", "k.npy.tiles"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"\xff\xfe\x00" + text,
+        lambda text: b"",
+        lambda text: b"[1, 2]\n",
+        lambda text: b'{"notes": 3}\n' + text,
+        lambda text: text.replace(b"16 32\n", b"\x00\x01garbage\n"),
+        lambda text: text.replace(b"16 32\n", b"16 33\n"),
+        lambda text: text.replace(b"on disk 10\n", b"on disk 11\n"),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, damage):
+    x, path, record = samples(), tmp_path / "k.npy", tmp_path / "k.npy.tiles"
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    whole = record.read_bytes()
+    record.write_bytes(damage(whole))
+    assert record.read_bytes() != whole
+    with pytest.raises(InputError, match=r"k.npy.tiles"):
+        gram(KERNEL, x, get="ntk", out=path, tile=16)
+    assert np.array_equal(np.load(path), want)
+    again = gram(KERNEL, x, get="ntk", out=path, tile=16, overwrite=True)
+    assert np.array_equal(again, want)
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"k.npy is no .npy file"):
+        gram(KERNEL, x, get="ntk", out=path, tile=16)
+
+
+def waved(factor):
+    return Record("wob", lambda nx, x: nx.sin(factor * x))
+
+
+def test_kernels_of_one_name_are_told_apart_by_their_formulas(tmp_path):
+    x = samples(6)
+    one, again, two = (
+        infinite_kernel(serial(Dense(8), Act(waved(k)), Dense())) for k in (1.0, 1.0, 3.0)
+    )
+    assert one.fingerprint == again.fingerprint != two.fingerprint
+    gram(one, x, get="ntk", out=tmp_path / "W.npy")
+    with pytest.raises(InputError, match="tiles of another matrix"):
+        gram(two, x, get="ntk", out=tmp_path / "W.npy")
+    one, two = (
+        infinite_kernel(from_layers([np.eye(9), np.ones((1, 9))], waved(k))) for k in (1.0, 3.0)
+    )
+    gram(one, x, get="ntk", out=tmp_path / "N.npy")
+    with pytest.raises(InputError, match="tiles of another matrix"):
+        gram(two, x, get="ntk", out=tmp_path / "N.npy")
+
+
+def attending(decay):
+    options = {"position": "sum", "position_decay": decay}
+    return infinite_kernel(serial(Attention(8, **options), GlobalAvgPool(), Dense()))
+
+
+def test_functions_in_layers_are_part_of_the_fingerprint():
+    kernels = [attending(lambda d, k=k: np.exp(-k * d)) for k in (1.0, 1.0, 2.0)]
+    assert kernels[0].fingerprint == kernels[1].fingerprint != kernels[2].fingerprint
+    assert kernels[0].fingerprint != attending(None).fingerprint
+    code = """
+    import numpy as np
+    from tangency.theory.kernels import Attention, Dense, GlobalAvgPool, infinite_kernel, serial
+    layer = Attention(8, position="sum", position_decay=lambda squared: np.exp(-1.0 * squared))
+    print(infinite_kernel(serial(layer, GlobalAvgPool(), Dense())).fingerprint)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == kernels[0].fingerprint
+    with pytest.raises(InputError, match="cannot be followed"):
+        _ = attending(lambda d: np.exp(-d) if d.any() else d).fingerprint
+
+    class Mine(Dense):
+        pass
+
+    with pytest.raises(InputError, match="Mine has no fingerprint"):
+        _ = infinite_kernel(serial(Mine(8), Dense())).fingerprint
 
 
 def test_options_are_checked(tmp_path):

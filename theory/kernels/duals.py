@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tangency.models.activations import Activation, get
-from tangency.models.errors import InputError, UnsupportedError
+from tangency.models.activations.registry import is_of_catalogue
+from tangency.models.errors import UnsupportedError
 from tangency.theory.kernels.duals_base import DualFunction, DualPair
 from tangency.theory.kernels.duals_exponential import (
     Bell,
@@ -120,39 +121,13 @@ def dual_of(activation: Any) -> DualFunction:
             f"{type(activation).__name__} has no dual: an Activation record, the name of one or "
             "an activation layer is needed"
         )
-    return _dual_of(_Key(record))
-
-
-class _Key:
-    """A record by its identity where it is the user's own, and by name and parameters else."""
-
-    def __init__(self, record: Activation) -> None:
-        self.record = record
-        try:
-            ours = get(record.name, **dict(record.params)).value
-            self.own = _code(ours) is not _code(record.value)
-        except (InputError, TypeError):
-            self.own = True
-
-    def __hash__(self) -> int:
-        return hash(self.record)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Key):
-            return NotImplemented
-        return self.record is other.record or (self.record == other.record and not self.own)
-
-
-def _code(function: Any) -> Any:
-    """What two records made by one factory share, however often it was called."""
-    return getattr(function, "__code__", function)
+    return _dual_of(record)
 
 
 @functools.lru_cache(maxsize=512)
-def _dual_of(key: _Key) -> DualFunction:
-    record = key.record
+def _dual_of(record: Activation) -> DualFunction:
     maker = CLOSED_FORMS.get(record.name)
-    if maker is not None and not key.own:
+    if maker is not None and is_of_catalogue(record):
         closed = maker(record, dict(record.params))
         if closed is not None:
             return closed

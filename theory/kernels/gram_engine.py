@@ -9,18 +9,21 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tangency.files import locked, why
 from tangency.gpu.bands import host_memory
 from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.journal import Journal, fingerprint
-from tangency.gpu.stores import open_stores
+from tangency.gpu.stores import open_stores, store_paths
 from tangency.gpu.tiles import Progress, fill
 from tangency.models.errors import InputError, MissingPackageError
 from tangency.theory.kernels.backend import SIDE, Backend, resolve
@@ -91,7 +94,7 @@ def gram(
     key : str, optional
         Names the kernel in the record of a file, for kernels without a ``fingerprint``.
     overwrite : bool
-        Begin anew even where finished tiles of this or another matrix stand.
+        Begin anew even where finished tiles of this or another matrix, or any other file, stand.
 
     Returns
     -------
@@ -101,26 +104,29 @@ def gram(
     Raises
     ------
     InputError
-        For sizes below 1, a file of another matrix, a kernel that a file cannot name, or a result
-        that is larger than the memory of the machine and has no file.
+        For sizes below 1, a file of another matrix or one that no run of this function began, a
+        run of another process on the same file, a kernel that a file cannot name, a disk without
+        room, or a result that is larger than the memory of the machine and has no file.
     UnsupportedError
         Where a device is asked for on which the kernel has no form.
     MissingPackageError
         For zarr, or CuPy and a GPU, where they are asked for and missing.
     """
     names = wanted(get)
+    inputs = [file for x in (x1, x2) for file in _files_of(x)]
     x1 = np.asarray(x1)
     symmetric = x2 is None
     right = x1 if x2 is None else np.asarray(x2)
     dtype = np.dtype(dtype)
     _check(x1, right, dtype, tile, memory, n_jobs)
     shape = (len(x1), len(right))
-    with _translated():
+    with _translated(), ExitStack() as held:
         where, backend = resolve(kernel, x1.shape[1:], dtype=dtype, device=device)
         path = None if out is None else Path(out)
         record = None if path is None else path.with_name(path.name + ".tiles")
-        if record is not None and overwrite:
-            record.unlink(missing_ok=True)
+        if path is not None and record is not None:
+            _lock(held, record)
+            _clear(path, record, names, inputs, overwrite=overwrite)
         side = tile or _recorded(record) or _side(backend, names, x1, max(shape), memory, n_jobs)
         stores: dict[str, Any]
         journal = None
@@ -133,10 +139,15 @@ def gram(
             mark = fingerprint(*data, who, dtype.str, side, names, where)
             notes = {"tile": side, "device": where}
             journal = Journal(record, {"tangency_gram": 1, "key": mark}, notes)
-            fresh = not record.exists()
-            if not fresh:
-                _check_same(journal)
-            stores = open_stores(path, names, shape, dtype, side, fresh=fresh)
+            # The record comes first: a kill between the two leaves no file without an owner.
+            begun = record.exists()
+            fresh = not _finished(journal)
+            try:
+                stores = open_stores(path, names, shape, dtype, side, fresh=fresh)
+            except (PlanError, DeviceError):
+                if not begun:
+                    record.unlink()
+                raise
         begin = getattr(backend, "tiles", None)
 
         def at_once(here: slice, there: slice) -> dict[str, Array]:
@@ -184,12 +195,51 @@ def _check_room(size: int) -> None:
         )
 
 
-def _check_same(journal: Journal) -> None:
-    """Refuse the record of another matrix, in words that say what may be another."""
+def _files_of(x: Any) -> Iterator[str]:
+    """The files that an array, or the array that it is a view of, is mapped from."""
+    while x is not None:
+        if isinstance(x, np.memmap) and x.filename:
+            yield str(x.filename)
+        x = getattr(x, "base", None)
+
+
+def _lock(held: ExitStack, record: Path) -> None:
     try:
-        journal.finished()
+        held.enter_context(locked(record))
+    except BlockingIOError as error:
+        raise InputError(
+            f"{record} is {error.strerror}: two runs do not fill one matrix together"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{record.parent}: no file can be made there: {why(error)}") from error
+
+
+def _clear(
+    path: Path, record: Path, names: tuple[str, ...], inputs: list[str], *, overwrite: bool
+) -> None:
+    """Refuse to write over what is not this engine's, and forget an old record if asked to."""
+    there = [file for file in store_paths(path, names) if file.exists()]
+    for file in there:
+        if any(os.path.exists(given) and os.path.samefile(file, given) for given in inputs):
+            raise InputError(f"{file} holds the samples themselves: give out another name")
+    if overwrite:
+        record.unlink(missing_ok=True)
+    elif there and not record.exists():
+        raise InputError(
+            f"{there[0]} is there, and no record of tiles ({record.name}) beside it: give out "
+            "another name, or overwrite=True"
+        )
+
+
+def _finished(journal: Journal) -> set[tuple[int, int]]:
+    """Tiles that are there; the record of another matrix is refused in words that say why."""
+    head = journal.head()
+    try:
+        return journal.finished()
     except PlanError as error:
-        begun = (journal.head() or {}).get("notes", {}).get("device", journal.notes["device"])
+        if head is None or {**head, "notes": None} == {**journal.what, "notes": None}:
+            raise InputError(f"{error}; overwrite=True begins anew") from error
+        begun = head.get("notes", {}).get("device", journal.notes["device"])
         where = "" if begun == journal.notes["device"] else f"; it was begun on device={begun!r}"
         raise InputError(
             f"{journal.path} records the tiles of another matrix (other data, kernel, dtype, "
@@ -213,7 +263,8 @@ def _recorded(record: Path | None) -> int | None:
     if head is None:
         return None
     # Files without the note are of the time when 2,048 was the only default.
-    return int(head.get("notes", {}).get("tile", SIDE))
+    side = head.get("notes", {}).get("tile", SIDE)
+    return side if isinstance(side, int) and side > 0 else None
 
 
 def _side(
@@ -235,3 +286,9 @@ def _translated() -> Iterator[None]:
         raise MissingPackageError(str(error)) from error
     except PlanError as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"the disk is full ({error}): finished tiles are recorded, and the same call goes on"
+        ) from error

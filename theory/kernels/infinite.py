@@ -15,15 +15,16 @@ Jacot, Gabriel, Hongler, arXiv 1806.07572; Arora et al., arXiv 1904.11955; Novak
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tangency.models import Network
+from tangency.models.activations.formula import digest_of
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.theory.kernels import infinite_tiles as tiles
+from tangency.theory.kernels.content import content
 from tangency.theory.kernels.kernel import KINDS, Get, Gram, Kernel, selected, wanted
 from tangency.theory.kernels.layers import Layer
 from tangency.theory.kernels.layers_branches import serial
@@ -71,10 +72,17 @@ class InfiniteKernel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the kernel is made of: equal for equal kernels, in any process."""
-        what = self.layers.hash if isinstance(self.layers, Network) else repr(self.layers)
-        parts = (what, self.parametrisation, self.weight_variance, self.bias_variance, self.dtype)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        """SHA-256 of what the kernel is made of: equal for equal kernels, in any process.
+
+        Raises
+        ------
+        InputError
+            If it holds a function that cannot be followed, or a layer of a class that is not ours.
+        """
+        return digest_of(
+            content(self.layers),
+            *(self.parametrisation, self.weight_variance, self.bias_variance, self.dtype),
+        )
 
     def plan(self, input_shape: tuple[int, ...]) -> Plan:
         """The steps for samples of a shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tangency.files import replacing, why, write
 from tangency.models.activations import names
 from tangency.models.activations.groups import GROUP_ACTIVATIONS
 from tangency.models.errors import InputError
@@ -45,14 +46,15 @@ def write_datasheets(
         folder.mkdir(parents=True, exist_ok=True)
         for done, name in enumerate(chosen, 1):
             sheet = datasheet(name)
-            sheet.plot().savefig(folder / f"{name}.png", dpi=80)
+            with replacing(folder / f"{name}.png") as file:
+                sheet.plot().savefig(file, format="png", dpi=80)
             sheets.append((name, sheet))
             if progress is not None:
                 progress(done, len(chosen))
         page = folder / "index.md"
-        page.write_text(_page(sheets), encoding="utf-8")
+        write(page, _page(sheets))
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{folder}: cannot be written ({why(error)})") from None
     return page
 
 

@@ -1,28 +1,49 @@
-"""Certified accuracy over a data set at one or several radii; finished batches are kept on disk."""
+"""Certified accuracy over a data set at one or several radii; finished batches are kept on disk.
+
+A checkpoint decides nothing: it keeps the slopes that a search chose and the points that an attack
+found, and a run that goes on from it proves and evaluates all of them again, which is one pass
+where the search took many. Only of the joint search, which leaves too many slopes to keep, and of
+estimates are the bounds themselves read back; the former are then not called certified.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from tangency.models.errors import InputError
+from tangency._version import __version__
+from tangency.files import locked, why
+from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
-from tangency.verify.bounds.robustness import Robustness, certify_robust
+from tangency.verify.bounds.engine import check_classifier
+from tangency.verify.bounds.jobs import Job
+from tangency.verify.bounds.records import Records
+from tangency.verify.bounds.robustness import Robustness, certify_robust, margin_at
+from tangency.verify.certificate.outputs import LinearWitness, Method, NodeSlopes
+from tangency.verify.checking_outputs import lower_bounds
+from tangency.verify.rigorous.sets import InputSet
+from tangency.verify.sets import ball_around
+from tangency.verify.spec import margin_spec
 
 __all__ = ["AccuracyCurve", "certified_accuracy"]
 
 Array = Any
 Progress = Callable[[int, int], None]
 
-#: What is kept of each sample; the scores' bounds are not.
-COLUMNS = ("verified", "attacked", "margin_lower", "margin_upper", "prediction")
+_DEFAULTS = {
+    p.name: p.default
+    for p in signature(certify_robust).parameters.values()
+    if p.default is not p.empty and p.name not in ("batch", "progress")
+}
+COLUMNS = ("margin_lower", "margin_upper", "prediction", "read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +63,11 @@ class AccuracyCurve:
     method, attack : str
         How the two sides were found.
     certified : bool
-        Whether the lower sides are proved in real arithmetic.
+        Whether the lower sides are all proved in real arithmetic, in this run.
+    read : (E, N) array of bool
+        Lower sides that were taken from a checkpoint as they stand.
     seconds : float
-        Wall-clock time of this run; parts that a checkpoint held cost nothing.
+        Wall-clock time of this run.
     """
 
     eps: Array
@@ -57,6 +80,7 @@ class AccuracyCurve:
     method: str
     attack: str
     certified: bool
+    read: Array = field(repr=False)
     seconds: float
 
     @property
@@ -89,6 +113,7 @@ class AccuracyCurve:
             "method": self.method,
             "attack": self.attack,
             "certified": self.certified,
+            "read_from_checkpoint": int(self.read.sum()),
             "seconds": self.seconds,
         }
 
@@ -135,121 +160,162 @@ def certified_accuracy(
     batch : int
         Samples bounded at once; each finished batch is kept.
     checkpoint : path, optional
-        A ``.npz`` file to which finished batches are written, and from which a run of the same
-        network, data and options goes on.
+        A file to which finished batches are appended, and from which a run of the same network,
+        data and options goes on: their bounds are proved again with the slopes that it holds. With
+        ``mode="joint"`` they are read as they stand, and the answer is not ``certified``.
     progress : callable (done, total), optional
         Called after each batch, in samples times radii.
 
     Raises
     ------
     InputError
-        As :func:`certify_robust`; for no radius, or a checkpoint of another run.
+        As :func:`certify_robust`; for no radius, or a checkpoint that is of another run or
+        version, damaged, or in use by another process.
     """
     start = perf_counter()
     radii = np.sort(np.atleast_1d(np.asarray(eps, dtype=np.float64)))
     if radii.ndim != 1 or radii.size == 0:
         raise InputError("eps is empty: give one radius or a list of them")
     labels = np.asarray(labels)
-    store = _Store(checkpoint, _key(network, x, labels, radii, batch, options))
-    total, done = len(radii) * len(x), 0
-    method = attack = ""
-    certified = True
-    for e, radius in enumerate(radii):
-        for i in range(0, len(x), batch):
-            if (e, i) not in store:
-                part = certify_robust(
-                    network,
-                    x[i : i + batch],
-                    labels[i : i + batch],
-                    float(radius),
-                    batch=batch,
-                    **options,
-                )
-                store.add((e, i), part)
-            done += len(x[i : i + batch])
-            if progress is not None:
-                progress(done, total)
-    columns = store.columns(len(radii), range(0, len(x), batch))
-    method, attack, certified = store.provenance
+    how = _DEFAULTS | options
+    job = Job(*(how[name] for name in ("method", "rigorous", "plain", "mode", "steps")))
+    parts: list[list[dict[str, Array]]] = []
+    done = 0
+    with _opened(checkpoint, _key(network, x, labels, radii, batch, how)) as file:
+        for e, radius in enumerate(radii):
+            parts.append([])
+            for i in range(0, len(x), batch):
+                own = x[i : i + batch], labels[i : i + batch], float(radius)
+                if file is not None and (e, i) in file:
+                    part = _again(network, *own, file.read((e, i)), how["clip"])
+                else:
+                    part, keep = _found(certify_robust(network, *own, batch=batch, **options))
+                    if file is not None:
+                        file.add((e, i), keep)
+                parts[-1].append(part)
+                done += len(own[0])
+                if progress is not None:
+                    progress(done, len(radii) * len(x))
+    low, high, best, read = (
+        np.stack([np.concatenate([part[name] for part in row]) for row in parts])
+        for name in COLUMNS
+    )
     return AccuracyCurve(
         eps=radii,
+        verified=low > 0,
+        attacked=high <= 0,
+        margin_lower=low,
+        margin_upper=high,
         labels=labels,
-        prediction=columns.pop("prediction")[0],
-        method=method,
-        attack=attack,
-        certified=certified,
+        prediction=best[0],
+        method=job.method,
+        attack=how["attack"],
+        certified=job.certified and not read.any(),
+        read=read,
         seconds=perf_counter() - start,
-        **columns,
     )
 
 
-class _Store:
-    """Finished batches by (radius, first sample), mirrored in a file where one is given."""
-
-    def __init__(self, path: str | Path | None, key: str) -> None:
-        self._path = None if path is None else Path(path)
-        self._key = key
-        self._parts: dict[tuple[int, int], dict[str, Array]] = {}
-        self.provenance = ("", "", True)
-        if self._path is not None and self._path.exists():
-            self._read(self._path)
-
-    def __contains__(self, place: tuple[int, int]) -> bool:
-        return place in self._parts
-
-    def add(self, place: tuple[int, int], part: Robustness) -> None:
-        self._parts[place] = {name: getattr(part, name) for name in COLUMNS}
-        self.provenance = (part.method, part.attack, part.certified)
-        if self._path is not None:
-            self._write(self._path)
-
-    def columns(self, radii: int, starts: range) -> dict[str, Array]:
-        """Every column as ``(E, N) array``."""
-        return {
-            name: np.stack(
-                [np.concatenate([self._parts[e, i][name] for i in starts]) for e in range(radii)]
-            )
-            for name in COLUMNS
-        }
-
-    def _read(self, path: Path) -> None:
+@contextmanager
+def _opened(path: str | Path | None, key: str) -> Iterator[Records | None]:
+    """The checkpoint of a run, for this process alone."""
+    if path is None:
+        yield None
+        return
+    with ExitStack() as held:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except Exception as error:  # whatever a file that is no archive raises
-            raise InputError(f"{path}: not a checkpoint of bounds ({error})") from None
-        if "key" not in arrays or str(arrays.pop("key")) != self._key:
+            held.enter_context(locked(path))
+        except BlockingIOError as error:
             raise InputError(
-                f"{path}: the checkpoint of another network, data set, radii or options: "
-                "give another name, or remove the file"
-            )
-        method, attack, certified = (str(v) for v in arrays.pop("provenance"))
-        self.provenance = (method, attack, certified == "True")
-        for name, array in arrays.items():
-            e, i, column = name.split("/")
-            self._parts.setdefault((int(e), int(i)), {})[column] = array
-
-    def _write(self, path: Path) -> None:
-        arrays = {
-            f"{e}/{i}/{name}": array
-            for (e, i), part in self._parts.items()
-            for name, array in part.items()
-        }
-        provenance = np.array([str(v) for v in self.provenance])
-        # Written beside and moved over: a kill leaves one whole file, the old or the new.
-        beside = path.with_name(path.name + ".part")
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, key=np.array(self._key), provenance=provenance, **arrays)
-            os.replace(beside, path)
+                f"{path}: {error.strerror}: give each run a checkpoint of its own"
+            ) from None
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+            raise InputError(f"{path}: cannot be written ({why(error)})") from None
+        yield Records(Path(path), key)
+
+
+def _found(part: Robustness) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Columns of a batch, and what is kept of it."""
+    columns = {name: getattr(part, name) for name in COLUMNS[:3]}
+    columns["read"] = np.zeros(part.samples, dtype=bool)
+    keep = {"points": part.points}
+    if part.statement is None:
+        return columns, keep | {"margin_lower": part.margin_lower}
+    nodes = part.statement.slopes
+    slopes = {f"slopes {i} {k}": v for i, own in nodes.items() for k, v in enumerate(own)}
+    witness = {
+        "method": np.array(part.statement.method),
+        "plain": np.array(part.statement.plain),
+        "nodes": np.array([[i, len(own)] for i, own in nodes.items()], dtype=int).reshape(-1, 2),
+    }
+    return columns, keep | witness | slopes
+
+
+def _again(
+    network: Network,
+    x: Array,
+    labels: Array,
+    eps: float,
+    kept: dict[str, Array],
+    clip: tuple[float, float] | None,
+) -> dict[str, Array]:
+    """Columns of a batch: all that can be proved of it with what was kept, proved."""
+    x = np.array(x, dtype=np.float64, order="C")
+    outer, inner = ball_around(x, eps, clip)
+    spec = margin_spec(labels, check_classifier(network))
+    points = _array(kept, "points", x.shape)
+    sample = (len(x), *(1,) * (x.ndim - 1))
+    inside = (inner.lower <= points) & (points <= inner.upper)
+    points = np.where(inside.reshape(len(x), -1).all(axis=1).reshape(sample), points, x)
+    read = "margin_lower" in kept
+    if read:
+        low = _array(kept, "margin_lower", (len(x),))
+    else:
+        region = InputSet(outer.lower, outer.upper)
+        try:
+            low = lower_bounds(network, region, spec, _witness(kept)).min(axis=1)
+        except NotProvedError as error:
+            raise InputError(f"the checkpoint is damaged: {error}") from None
+    return {
+        "margin_lower": low,
+        "margin_upper": margin_at(network, points, spec),
+        "prediction": network.astype("float64").evaluate(x).argmax(axis=1),
+        "read": np.full(len(x), read),
+    }
+
+
+def _array(kept: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
+    array = kept.get(name)
+    if array is None or array.shape != shape or array.dtype != np.float64 or np.isnan(array).any():
+        raise InputError(f"the checkpoint is damaged: {name} of a batch is not what it was")
+    return array
+
+
+def _witness(kept: dict[str, Array]) -> LinearWitness:
+    """Any slopes prove something: what was altered may loosen a bound, and cannot falsify it."""
+    try:
+        nodes = [
+            (i, [kept[f"slopes {i} {k}"] for k in range(count)])
+            for i, count in kept["nodes"].tolist()
+        ]
+        method = kept["method"].item()
+        fits = method in get_args(Method) and all(
+            v.dtype in (np.float32, np.float64) and np.isfinite(v).all()
+            for _, own in nodes
+            for v in own
+        )
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError("the checkpoint is damaged: the slopes of a batch are not what they were")
+    slopes = tuple(NodeSlopes(i, tuple(v.astype(np.float64) for v in own)) for i, own in nodes)
+    return LinearWitness(method, bool(kept.get("plain", False)), slopes)
 
 
 def _key(
     network: Network, x: Array, labels: Array, radii: Array, batch: int, options: dict[str, Any]
 ) -> str:
-    digest = hashlib.sha256(network.hash.encode())
+    digest = hashlib.sha256(f"{__version__} {network.hash}".encode())
     for array in (np.asarray(x), labels, radii):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

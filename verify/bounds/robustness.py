@@ -24,7 +24,7 @@ from tangency.verify.result import Robustness, Statement
 from tangency.verify.sets import Box, ball_around
 from tangency.verify.spec import check_labels, margin_spec
 
-__all__ = ["Robustness", "certify_robust"]
+__all__ = ["Robustness", "certify_robust", "margin_at"]
 
 Array = Any
 Progress = Callable[[int, int], None]
@@ -93,17 +93,20 @@ def certify_robust(
         box = Box(outer.lower, outer.upper)
         scores, margin, stated = scores_and_margins(network, box, spec, job)
         if stated is not None:
-            statements.append(stated.take(margin.lower.min(axis=1) > 0))
+            statements.append(stated)
         weakest = margin.lower.argmin(axis=1)
         weakest += weakest >= own  # the rows of the specification skip the label
         rows = (points, own, weakest, inner.lower, inner.upper)
         tried = _searched(network, rows, batch, attack, seed)
-        attained = np.min([_margin_at(network, p, spec) for p in tried], axis=0)
+        attained = np.stack([margin_at(network, p, spec) for p in tried])
+        chosen = attained.argmin(axis=0), np.arange(len(points))
         best = wide.evaluate(points).argmax(axis=1)
-        columns.append((scores.lower, scores.upper, margin.lower.min(axis=1), attained, best))
+        proved = margin.lower.min(axis=1)
+        worst = np.stack(tried)[chosen]
+        columns.append((scores.lower, scores.upper, proved, attained[chosen], worst, best))
         if progress is not None:
             progress(min(i + batch, len(x)), len(x))
-    lower, upper, proved, attained, best = map(np.concatenate, zip(*columns, strict=True))
+    lower, upper, proved, attained, worst, best = map(np.concatenate, zip(*columns, strict=True))
     data = Samples(x, radius, labels, clip=clip)
     return Robustness(
         verified=proved > 0,
@@ -121,6 +124,7 @@ def certify_robust(
         certified=job.certified,
         statement=Statement.joined(statements),
         source=data.source(np.flatnonzero(proved > 0)),
+        points=worst,
     )
 
 
@@ -159,7 +163,7 @@ def _searched(
     return [p[:n] for p in found]
 
 
-def _margin_at(network: Network, points: Array, spec: Array) -> Array:
-    """Proved upper bounds of the margins at single points."""
+def margin_at(network: Network, points: Array, spec: Array) -> Array:
+    """Proved upper bounds of the margins at single points, ``(N,)`` of ``(N, *shape)``."""
     points = np.ascontiguousarray(points)
     return bound(network, Box(points, points), spec=spec).upper.min(axis=1)

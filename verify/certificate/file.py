@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tangency.files import replacing, why
 from tangency.verify.certificate.claim import WITNESSES, Certificate, Claim, Norm, Output, Region
 from tangency.verify.certificate.encoding import (
     DTYPES,
@@ -117,7 +118,7 @@ def unpack(data: bytes) -> Certificate:
 
 
 def write(path: str | Path, certificate: Certificate) -> None:
-    """Write a certificate to a file, which is read back first.
+    """Write a certificate to a file, which is read back first; an old one stays till it is there.
 
     Raises
     ------
@@ -127,9 +128,10 @@ def write(path: str | Path, certificate: Certificate) -> None:
     data = pack(certificate)
     unpack(data)
     try:
-        Path(path).write_bytes(data)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
-        raise CertificateError(f"{path}: cannot be written ({error.strerror})") from None
+        raise CertificateError(f"{path}: cannot be written ({why(error)})") from None
 
 
 def read(path: str | Path) -> Certificate:

@@ -90,7 +90,8 @@ METHODS = ("ibp", "crown-ibp", "crown", "forward", "alpha-crown")
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="Keep finished batches of certified accuracy in this .npz, and go on from it.",
+    help="Keep finished batches of certified accuracy in this file, and go on from it: what is "
+    "read is proved again (not with --mode joint, and then the answer is not certified).",
 )
 @output_options
 def command(

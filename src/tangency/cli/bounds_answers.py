@@ -110,7 +110,8 @@ def show_accuracy(
     if plot is not None:
         save_plot(plot, curve)
     answer = head(network, path) | curve.as_dict() | {"out": None if out is None else str(out)}
-    word = "certified" if curve.certified else "estimate"
+    read = int(curve.read.sum())
+    word = "certified" if curve.certified else "unproved" if read else "estimate"
     lines = [
         f"{path}: {len(x)} samples of {data}, balls in l-infinity",
         f"  method        {curve.method}, {word}",
@@ -131,6 +132,11 @@ def show_accuracy(
         f"  time          {curve.seconds:.2f} s",
         f"  weights       sha256 {network.hash}",
     ]
+    if read and how["rigorous"]:
+        lines.append(
+            f"Not proved: of {curve.read.size} verdicts {read} are read from {checkpoint} as they "
+            "stand, and nothing in it proves them; without --checkpoint all are proved."
+        )
     if curve.certified:
         lines.append(
             "Proved: a certified sample keeps its label for every input of its ball, in real "

@@ -203,9 +203,10 @@ def write_json(path: Path, answer: dict[str, Any]) -> None:
     InputError
         If it cannot be written.
     """
+    from tangency.files import why, write
     from tangency.models.errors import InputError
 
     try:
-        path.write_text(to_json(answer) + "\n")
+        write(path, to_json(answer) + "\n")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({why(error)})") from None

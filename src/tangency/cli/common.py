@@ -186,13 +186,14 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     """Write arrays to a .npz file under exactly this name."""
     import numpy as np
 
+    from tangency.files import replacing, why
     from tangency.models import InputError
 
     try:
-        with path.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, **arrays)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({why(error)})") from None
 
 
 def save_result(
@@ -210,15 +211,17 @@ def save_result(
 
 def save_plot(path: Path, result: Any) -> None:
     """Write a result's figure; the suffix picks the format."""
+    from tangency.files import replacing, why
     from tangency.models import InputError
 
     formats = (".png", ".pdf", ".svg")
     if path.suffix not in formats:
         raise InputError(f"{path}: a picture ends in {', '.join(formats)}")
     try:
-        result.plot().savefig(path, dpi=120)
+        with replacing(path) as file:
+            result.plot().savefig(file, format=path.suffix[1:], dpi=120)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({why(error)})") from None
 
 
 def _rounded(value: float, digits: int, mode: str) -> str:

@@ -12,6 +12,7 @@ import click
 
 from tangency._version import __version__
 from tangency.cli.common import emit
+from tangency.files import write
 
 if TYPE_CHECKING:
     from tangency.theory.verdict import Verdict
@@ -92,7 +93,7 @@ def write_index(folder: Path) -> Path:
         )
         rows.append(f"| {' | '.join(cells)} |")
     path = folder / "README.md"
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write(path, "\n".join(rows) + "\n")
     return path
 
 
@@ -172,7 +173,7 @@ def run(name: str, quick: bool, as_json: bool) -> None:
     folder = folder_of_papers() / name
     verdict: Verdict = load_reproduction(folder).main(quick)
     if not quick:
-        (folder / "verdict.json").write_text(verdict.to_json() + "\n", encoding="utf-8")
+        write(folder / "verdict.json", verdict.to_json() + "\n")
     data = {"tangency": __version__, "quick": quick, "verdict": verdict.as_dict()}
     emit(as_json, data, str(verdict))
     if not verdict.passed:

@@ -8,7 +8,6 @@ others; it says of which chain they are, and it proves nothing.
 import hashlib
 import io
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import replacing, why
 from tangency.models.errors import InputError
 from tangency.verify.certificate.layers import (
     Activation,
@@ -173,20 +173,11 @@ class Checkpoint:
                 arrays[f"theta_{i}"] = point.theta
                 arrays[f"state_{i}"] = np.array([point.mu, point.square])
                 arrays[f"exponents_{i}"] = np.array(point.exponents, dtype=np.int64)
-        content = io.BytesIO()
-        np.savez(content, **arrays)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
-            with temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if not isinstance(error, OSError):
-                raise  # an interrupt: the file before stands
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+            with replacing(self.path) as file:
+                np.savez(file, **arrays)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({why(error)})") from None
 
     def _read(self) -> None:
         try:
