@@ -45,6 +45,16 @@ def convolved(p, x):
     return jnp.tanh(out).reshape(len(x), -1)
 
 
+def recurrent(p, x):
+    """One weight at every step of a loop, which starts from zeros."""
+
+    def step(h, part):
+        return jnp.tanh(h @ p["c"].T[:, 1:] + p["b"][:2] + part @ p["k"][:, 0, 0]), None
+
+    parts = x.reshape(-1, 2, 2).swapaxes(0, 1)
+    return jax.lax.scan(step, jnp.zeros((len(x), 2), x.dtype), parts)[0]
+
+
 def exact(model, params, x):
     """(n, K, p): all derivatives by the parameters themselves."""
     jacobian = jax.jacobian(lambda p: model(p, jnp.asarray(x)))(params)
@@ -56,7 +66,7 @@ def exact(model, params, x):
 @pytest.mark.parametrize(
     ("model", "outputs"),
     [
-        *((m, "full") for m in (scaled, sliced, stacked, moved, convolved)),
+        *((m, "full") for m in (scaled, sliced, stacked, moved, convolved, recurrent)),
         *((scaled, outputs) for outputs in ("trace", "sum")),
     ],
 )
