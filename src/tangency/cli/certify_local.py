@@ -83,7 +83,8 @@ def near_samples(
         )
     begin = time.perf_counter()
     found = _bounds(network, x, eps, options)
-    files, certificates = Outputs(), [None] * len(found)
+    files = Outputs()
+    certificates: list[str | None] = [None] * len(found)
     if out is not None and out.suffix in (".cert", ""):
         if not out.suffix:
             files.write(out, Path.mkdir, parents=True, exist_ok=True)

@@ -209,7 +209,7 @@ class OutputPath(click.Path):
         from tangency.files import require_writable, why
         from tangency.models.errors import InputError
 
-        path = Path(super().convert(value, param, ctx))
+        path = Path(str(super().convert(value, param, ctx)))
         if self.suffixes and path.suffix not in self.suffixes:
             raise InputError(f"{path}: a picture ends in {', '.join(self.suffixes)}")
         try:
