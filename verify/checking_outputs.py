@@ -8,7 +8,6 @@ never truth.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tangency.models.errors import InputError, NotProvedError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.verify.certificate.claim import Certificate
 from tangency.verify.certificate.outputs import BallSet, LinearWitness, NodeSlopes, OutputsClaim
+from tangency.verify.certificate.source import Source
 from tangency.verify.rigorous.forward import Forward
 from tangency.verify.rigorous.lowering import SIMPLE, lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine
@@ -39,7 +39,9 @@ Array = Any
 SLACK = 2.0**-40
 
 
-def outputs_certificate(result: Bounds | Robustness, network: Network) -> Certificate:
+def outputs_certificate(
+    result: Bounds | Robustness, network: Network, source: Source | None = None
+) -> Certificate:
     """Return the certificate of bounds of outputs, or of robust samples, not checked yet.
 
     It states a little less than was proved, so that it holds where sums are rounded in another
@@ -94,6 +96,7 @@ def outputs_certificate(result: Bounds | Robustness, network: Network) -> Certif
         result.method,
         __version__,
         witness,
+        getattr(result, "source", None) if source is None else source,
     )
 
 
@@ -111,8 +114,8 @@ def prove_outputs(certificate: Certificate, network: Network) -> OutputsClaim:
         raise NotProvedError(f"a {kind} is no witness for a claim about outputs")
     if len(network.structure.inputs) != 1 or len(network.structure.outputs) != 1:
         raise NotProvedError("claims about outputs are of networks of one input and one output")
-    _require_shapes(claim, network)
-    ball = None if claim.ball is None else _ball(claim.ball, claim.low.shape)
+    own = claim.ball
+    ball = None if own is None else BallPart(own.center, own.radius, own.norm)
     region = InputSet(claim.low, claim.high, ball)
     try:
         proved = lower_bounds(network, region, claim.spec, witness)
@@ -146,7 +149,8 @@ def lower_bounds(network: Network, region: InputSet, spec: Array, witness: Linea
         found, _ = forward.mapped(lines[before], spec, params.get("weight"), params.get("bias"))
     else:
         inner, own = (
-            _slopes(part, low.network, region.samples) for part in (witness.inner, witness.last)
+            _slopes(part, low.network, region.samples, rows)
+            for part, rows in ((witness.inner, 1), (witness.last, spec.shape[1]))
         )
         known = intermediate(
             engine, {end, before}, method=witness.method, plain=witness.plain, slopes=inner
@@ -157,37 +161,8 @@ def lower_bounds(network: Network, region: InputSet, spec: Array, witness: Linea
     return np.maximum(found, specified(low.network, spec, Interval(*known[before])).lower)
 
 
-def _require_shapes(claim: OutputsClaim, network: Network) -> None:
-    sets, outputs = len(claim.lower), prod(network.output_shape)
-    wanted = (sets, *network.input_shape)
-    shaped = claim.lower.ndim == 2 and claim.lower.size > 0 and claim.spec.ndim == 3
-    shaped = shaped and claim.low.shape == claim.high.shape == wanted
-    if not shaped or claim.spec.shape not in {
-        (count, claim.lower.shape[1], outputs) for count in (1, sets)
-    }:
-        raise NotProvedError(
-            f"the claim speaks of boxes {claim.low.shape}, functions {claim.spec.shape} and bounds "
-            f"{claim.lower.shape}, which do not fit {network.input_shape} -> "
-            f"{network.output_shape}"
-        )
-    if not (claim.low <= claim.high).all():
-        raise NotProvedError("a box of the claim is empty")
-
-
-def _ball(ball: BallSet, shape: tuple[int, ...]) -> BallPart:
-    counts = (1, shape[0])
-    fits = ball.center.shape in {(n, *shape[1:]) for n in counts}
-    fits = fits and ball.radius.shape in {(n,) for n in counts}
-    if not fits or ball.norm not in (1, 2) or not (ball.radius >= 0).all():
-        raise NotProvedError(
-            f"balls of centre {ball.center.shape}, radius {ball.radius.shape} and norm "
-            f"{ball.norm} do not fit the boxes {shape}"
-        )
-    return BallPart(ball.center, ball.radius, ball.norm)
-
-
 def _slopes(
-    parts: tuple[NodeSlopes, ...], network: Network, samples: int
+    parts: tuple[NodeSlopes, ...], network: Network, samples: int, rows: int
 ) -> dict[int, tuple[Array, ...]]:
     nodes, found = network.structure.nodes, dict[int, tuple[Array, ...]]()
     for part in parts:
@@ -196,7 +171,8 @@ def _slopes(
             raise NotProvedError(f"slopes of node {part.node}, which has no relaxation")
         shape = nodes[part.node].shape
         for v in part.slopes:
-            if v.ndim != len(shape) + 2 or v.shape[2:] != shape or v.shape[0] not in (1, samples):
+            fits = v.ndim == len(shape) + 2 and v.shape[2:] == shape
+            if not fits or v.shape[0] not in (1, samples) or v.shape[1] not in (1, rows):
                 raise NotProvedError(f"slopes {v.shape} do not fit node {part.node}, of {shape}")
         if len(part.slopes) != 2 * len(nodes[part.node].inputs):
             raise NotProvedError(f"{len(part.slopes)} arrays of slopes for node {part.node}")

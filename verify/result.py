@@ -12,6 +12,7 @@ import numpy as np
 from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.verify.certificate.outputs import Method
+from tangency.verify.certificate.source import Source
 from tangency.verify.certificate.witness import ChainWitness
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
@@ -223,6 +224,8 @@ class Robustness:
     statement : Statement, optional
         What is proved of all samples, with what proves it; a certificate takes the verified ones.
         None where no certificate can hold it (estimates, the joint search).
+    source : Source, optional
+        The verified samples, as a certificate names them.
     points : (N, *shape) array
         A point of each ball at which the margin is at most ``margin_upper``: where ``attacked``, a
         counterexample.
@@ -242,6 +245,7 @@ class Robustness:
     seconds: float
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
+    source: Source | None = field(default=None, repr=False)
     points: Array = field(default=None, repr=False)
 
     @property

@@ -73,6 +73,17 @@ def test_certificates_of_a_manifest_and_what_is_there_is_kept(folder):
     assert "another command" in str(answer.exception)
 
 
+def test_an_unexpected_error_of_a_row_is_no_answer(folder, monkeypatch):
+    def crash(*args, **options):
+        return subprocess.CompletedProcess(args, 3, '{"error": "ValueError: x"}', "Traceback\nx")
+
+    monkeypatch.setattr(subprocess, "run", crash)
+    answer = run(write(folder, {"name": "a", "run": ["inspect", "net.onnx"]}), "--json")
+    assert answer.exit_code == 3
+    (row,) = json.loads(answer.stdout)["rows"]
+    assert (row["status"], row["error"]) == (3, "Traceback\nx")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_and_status_2(run, certificate, tmp_path):
     for name, content, word in (
         ("short", data[:-1], "truncated"),
         ("damaged", bytes(damaged), "sha256"),
-        ("later", data.replace(b"certificate 1", b"certificate 99", 1), "version 99"),
+        ("later", data.replace(b"certificate 2", b"certificate 99", 1), "version 99"),
         ("text", b"hello", "not a tangency certificate"),
         ("empty", b"", "truncated"),
     ):
@@ -278,3 +278,97 @@ def test_an_implicit_layer(run, tmp_path):
         code, out, err = run("check", *arguments)
         assert (code, out) == (2, "")
         assert word in err
+
+
+DATA = str(EXAMPLES / "digits_test.npz")
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory):
+    """A certificate of robust samples, by the command: 20 asked, some of them proved."""
+    path = tmp_path_factory.mktemp("cert") / "robust.cert"
+    near = ["--data", DATA, "--eps", "0.04", "--limit", "20", "--method", "crown"]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "certify", RELU, *near, "--out", path, "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return path, json.loads(done.stdout)
+
+
+def test_the_claim_is_compared_with_the_data(run, robust, tmp_path):
+    path, answer = robust
+    proved = np.flatnonzero(answer["verified"]).tolist()
+    unsure = answer["verified"].index(False)
+    code, found = alone("check", path, RELU, "--data", DATA, "--eps", "0.04", "--json")
+    assert (code, found["holds"], found["samples"]) == (0, True, proved)
+    with np.load(DATA) as data:
+        x, y = data["x"], data["y"]
+    statement, source = found["statement"], found["source"]
+    assert statement["labels"] == y[proved].tolist()
+    assert statement["region"]["sets"] == len(proved)
+    assert float(statement["region"]["half_edges"][0]) >= 0.04
+    assert (source["samples"], source["eps"], source["norm"]) == (proved, 0.04, "inf")
+    assert f"the labels y are {', '.join(map(str, y[proved]))}" in found["claim"]
+    assert statement["region"]["corners_sha256"] in found["claim"]
+    code, out, _ = run("check", path, RELU, "--data", DATA, "--eps", "0.04")
+    assert code == 0
+    assert "the ball around each of the samples 0" in out
+    assert "and its label" in out
+    code, out, _ = run("check", path, RELU)
+    assert code == 0
+    assert "the file says, unproved" in out
+    np.savez(tmp_path / "other.npz", x=x, y=(y + 1) % 10)
+    np.savez(tmp_path / "moved.npz", x=x[1:], y=y[1:])
+    unlabelled = tmp_path / "x.npz"
+    np.savez(unlabelled, x=x)
+    for arguments, reason in (
+        ((DATA, "--eps", "0.041"), "leaves out a part of its ball of radius 0.041"),
+        ((DATA, "--eps", "0.04", "--samples", "0:20"), "is not claimed"),
+        ((DATA, "--eps", "0.04", "--samples", str(unsure)), f"sample {unsure} is not claimed"),
+        ((tmp_path / "other.npz", "--eps", "0.04"), "the claim is about the label"),
+        ((tmp_path / "moved.npz", "--eps", "0.04"), "leaves out a part"),
+    ):
+        code, out, _ = run("check", path, RELU, "--data", *arguments)
+        assert code == 1
+        assert out.startswith("does not hold: sample")
+        assert reason in out
+    # A smaller ball, and fewer samples, are covered too; clipped balls are parts of whole ones.
+    assert run("check", path, RELU, "--data", DATA, "--eps", "0.01")[0] == 0
+    few = ("--samples", f"{proved[0]},{proved[1]}:{proved[1] + 1}")
+    assert run("check", path, RELU, "--data", DATA, "--eps", "0.04", *few)[0] == 0
+    assert run("check", path, RELU, "--data", DATA, "--eps", "0.04", "--clip", "0:16")[0] == 0
+    assert run("check", path, RELU, "--data", DATA, "--eps", "0.04", "--norm", "2")[0] == 0
+    for arguments, word in (
+        (("--data", DATA), "go together"),
+        (("--norm", "2"), "give --data and --eps"),
+        (("--data", DATA, "--eps", "0.04", "--samples", "a"), "give places"),
+        (("--data", DATA, "--eps", "0.04", "--clip", "0"), "give LO:HI"),
+        (("--data", unlabelled, "--eps", "0.04"), "needs labels"),
+        (("--data", DATA, "--eps", "-1"), "a radius is finite"),
+    ):
+        code, out, err = run("check", path, RELU, *arguments)
+        assert (code, out) == (2, "")
+        assert word in err
+
+
+def test_local_and_clipped_certificates_are_compared_too(run, tmp_path):
+    local = ("certify", MAXMIN, "--local", DATA, "--eps", "0.05", "--method", "product")
+    assert run(*local, "--limit", "3", "--out", tmp_path / "near")[0] == 0
+    path = tmp_path / "near" / "sample_0002.cert"
+    code, out, _ = run("check", path, MAXMIN, "--data", DATA, "--eps", "0.05", "--json")
+    assert (code, json.loads(out)["samples"]) == (0, [2])
+    assert run("check", path, MAXMIN, "--data", DATA, "--eps", "0.06")[0] == 1
+    assert run("check", path, MAXMIN, "--data", DATA, "--eps", "0.05", "--samples", "1")[0] == 1
+    with np.load(DATA) as data:
+        np.savez(tmp_path / "x.npz", x=data["x"][:4])
+    near = ("--data", tmp_path / "x.npz", "--eps", "0.5", "--norm", "2")
+    path = tmp_path / "clipped.cert"
+    assert run("bounds", RELU, *near, "--clip", "0:1", "--out", path)[0] == 0
+    code, out, _ = run("check", path, RELU, *near)
+    assert code == 1
+    assert "leaves out a part of its ball of radius 0.5 in l2; the sets are said to be cut" in out
+    code, out, _ = run("check", path, RELU, *near, "--clip", "0:1")
+    assert code == 0
+    assert "cut with boxes" in out

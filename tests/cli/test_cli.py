@@ -214,3 +214,59 @@ def test_the_installed_command_answers():
     )
     assert done.returncode == 0, done.stderr
     assert "group_sort" in done.stdout
+
+
+def test_what_is_not_expected_is_no_answer(run, monkeypatch, tmp_path):
+    """Status 1 means "not proved" and nothing else."""
+
+    def fails(error):
+        def load(*args, **options):
+            raise error
+
+        monkeypatch.setattr(tangency.models, "load", load)
+
+    fails(ZeroDivisionError("division\nby zero"))
+    code, out, err = run("inspect", RELU)
+    assert (code, out) == (3, "")
+    assert "Traceback" in err
+    last = err.splitlines()[-1]
+    assert last == (
+        "tangency: unexpected error: ZeroDivisionError: division by zero; please report it"
+    )
+    code, out, err = run("certify", RELU, "--json")
+    assert code == 3
+    assert json.loads(out) == {"error": "ZeroDivisionError: division by zero"}
+    for error in (MemoryError(), RecursionError("deep"), AssertionError(), OSError(5, "I/O")):
+        fails(error)
+        assert run("inspect", RELU)[0] == 3
+    for error, status in (
+        (KeyboardInterrupt(), 130),
+        (tangency.InputError("no"), 2),
+        (tangency.models.NotProvedError("no"), 1),
+    ):
+        fails(error)
+        code, out, err = run("inspect", RELU)
+        assert (code, out) == (status, "")
+        assert "Traceback" not in err
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["tangency", "inspect"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+
+
+def test_a_closed_pipe_is_no_answer(tmp_path):
+    command = f"import sys; sys.argv = ['tangency', 'inspect', {RELU!r}]\n"
+    command += "import tangency.cli; sys.stdin.read(); tangency.cli.main()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    child.stdout.close()
+    child.stdin.close()
+    error = child.stderr.read()
+    child.stderr.close()
+    assert child.wait() == 141, error
+    assert b"Traceback" not in error

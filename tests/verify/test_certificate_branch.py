@@ -220,7 +220,8 @@ def test_forged_pieces_are_refused():
     assert "piece" in reason(replace(certificate, network=stranger.hash), stranger)
     flat = replace(region, lower=LOW.reshape(1, 2), upper=HIGH.reshape(1, 2))
     claim = replace(certificate.claim, region=flat)
-    assert "not (2,)" in reason(replace(certificate, claim=claim))
+    with pytest.raises(InputError, match=r"not \(2,\)"):
+        unpack(pack(replace(certificate, claim=claim)))
     data = pack(certificate)
     for end in (len(data) - 1, len(data) // 2):
         with pytest.raises(CertificateError, match="truncated"):

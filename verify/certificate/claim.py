@@ -1,19 +1,16 @@
 """What a certificate claims, in words and as data."""
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context, Decimal
-from hashlib import sha256
-from typing import Literal, TypeAlias, cast, get_args
-
-import numpy as np
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from tangency.verify.certificate.branch import BranchWitness
 from tangency.verify.certificate.conv_pieces import FrequencyWitness
 from tangency.verify.certificate.implicit import ImplicitWitness
 from tangency.verify.certificate.implicit_product import ImplicitProductWitness
-from tangency.verify.certificate.matrix import Array
 from tangency.verify.certificate.outputs import LinearWitness, OutputsClaim
 from tangency.verify.certificate.product import ProductWitness
+from tangency.verify.certificate.regions import Region, decimal
+from tangency.verify.certificate.source import Source
 from tangency.verify.certificate.witness import ChainWitness
 
 __all__ = [
@@ -45,48 +42,6 @@ Witness: TypeAlias = LipschitzWitness | LinearWitness
 WITNESSES: dict[str, type] = {cls.__name__: cls for cls in get_args(Witness)}
 #: Those whose model is an implicit layer.
 IMPLICIT = (ImplicitWitness, ImplicitProductWitness)
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """The box that a local claim speaks about: all x with ``lower <= x <= upper``.
-
-    Parameters
-    ----------
-    lower, upper : (*input_shape) arrays
-        Corners, kept to the last bit.
-    """
-
-    lower: Array
-    upper: Array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Region) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of shape and corners."""
-        digest = sha256(repr(self.lower.shape).encode())
-        for corner in (self.lower, self.upper):
-            digest.update(np.ascontiguousarray(corner, dtype="<f8").tobytes())
-        return digest.hexdigest()
-
-    def __str__(self) -> str:
-        """Name the box by its size and its digest.
-
-        Examples
-        --------
-        >>> print(Region(np.zeros(2), np.array([0.5, 0.25])))
-        the box of 2 entries, edges up to about 0.5, with sha256 a03d94dad30e
-        """
-        edge = float((self.upper - self.lower).max(initial=0.0))
-        return (
-            f"the box of {self.lower.size} entries, edges up to about {edge:.6g}, "
-            f"with sha256 {self.digest[:12]}"
-        )
 
 
 @dataclass(frozen=True)
@@ -125,14 +80,25 @@ class Claim:
         >>> print(Claim("lipschitz", "inf", "margin", 0.5, (3, 5)))
         |g(x) - g(y)| <= 0.5 |x - y|_inf for all x and y, where g = f[3] - f[5]
         """
-        rounded = Context(prec=12, rounding=ROUND_CEILING).create_decimal(Decimal(self.bound))
-        right = f"{format(rounded.normalize(), 'g')} |x - y|_{self.norm_in} for all x and y"
+        number = decimal(self.bound, up=True, digits=12)
+        right = f"{number} |x - y|_{self.norm_in} for all x and y"
         if self.region is not None:
             right += f" in {self.region}"
         if self.norm_out == "margin":
             i, j = self.margin
             return f"|g(x) - g(y)| <= {right}, where g = f[{i}] - f[{j}]"
         return f"|f(x) - f(y)|_{self.norm_out} <= {right}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is stated as data, for programs; a region of None is all of space."""
+        return {
+            "kind": self.kind,
+            "norm_in": self.norm_in,
+            "norm_out": self.norm_out,
+            "margin": list(self.margin),
+            "bound": self.bound,
+            "region": None if self.region is None else self.region.as_dict(),
+        }
 
     def words(self, network: str) -> str:
         """The claim with its conditions, for the network of a hash."""
@@ -157,6 +123,8 @@ class Certificate:
         The version that wrote it.
     witness : Witness
         Of one of the types in `WITNESSES`.
+    source : Source, optional
+        The data that the sets of the claim were made from. No part of the claim.
     """
 
     claim: Claim | OutputsClaim
@@ -166,6 +134,7 @@ class Certificate:
     method: str
     tangency: str
     witness: Witness
+    source: Source | None = None
 
     @property
     def bound(self) -> float:

@@ -45,7 +45,6 @@ class ConvRun(Protocol):
         """One between each two layers; slopes hold zero."""
 
 
-_LARGEST = 2**20  # points of a torus without storage
 #: A piece of a model: a run, a matrix, or a number that a layer's constant does not exceed.
 Part: TypeAlias = ConvRun | Matrix | float
 
@@ -174,7 +173,6 @@ def _proved(part: Part, piece: RunWitness | tuple[float, ...]) -> Fraction:
     if isinstance(piece, RunWitness):
         if isinstance(part, Matrix | float):
             raise NotProvedError("the model has no convolutions there")
-        _require_size(piece)
         found = check_conv(part.layers, part.activations, part.size, piece.unpacked())
         if not math.isfinite(found):
             raise NotProvedError("its bound exceeds the range of float64")
@@ -203,14 +201,6 @@ def _proved(part: Part, piece: RunWitness | tuple[float, ...]) -> Fraction:
     for slopes in part.activations:
         total *= Fraction(slopes.lipschitz())
     return total
-
-
-def _require_size(piece: RunWitness) -> None:
-    """Refuse a torus that a file could not hold the storage of, before it is walked through."""
-    held = min((q.shape[0] for q in piece.storage if q.ndim), default=0)
-    limit = 2 * held if piece.storage else _LARGEST
-    if min(piece.torus) < 1 or piece.torus[0] * piece.torus[1] > limit:
-        raise NotProvedError(f"the storage is not that of a torus of {piece.torus}")
 
 
 def _packed(stack: npt.NDArray[np.complex128]) -> Array:

@@ -84,6 +84,9 @@ def require_fit(
     least = common_torus(layers, size)
     if not all(isinstance(t, int) and t >= n for t, n in zip(witness.torus, least, strict=True)):
         raise NotProvedError(f"the torus {witness.torus} is too small: it takes {least}")
+    if not all(t <= 2 * n for t, n in zip(witness.torus, least, strict=True)):
+        # A larger one proves nothing more, and costs what no size of the file limits.
+        raise NotProvedError(f"the torus {witness.torus} is too large: {least} is enough")
     if not (math.isfinite(witness.square) and witness.square > 0):
         raise NotProvedError("the square of the bound is not a positive number")
     if not all(isinstance(e, int) and abs(e) <= 4000 for e in witness.exponents):

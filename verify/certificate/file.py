@@ -4,8 +4,8 @@ The file begins with a line of text and a header in JSON, which any editor shows
 
 .. code-block:: text
 
-    tangency-certificate 1 <length of the header, 16 digits> <sha256 of the header>
-    {"format": "tangency-certificate", "version": 1, "claim": {...}, "network": {...}, ...}
+    tangency-certificate 2 <length of the header, 16 digits> <sha256 of the header>
+    {"format": "tangency-certificate", "version": 2, "claim": {...}, "network": {...}, ...}
     <arrays, little-endian, one after the other, as the header's "arrays" lists them>
 
 Nothing is pickled. A reader checks every length against the file before it allocates anything, then
@@ -34,15 +34,17 @@ from tangency.verify.certificate.encoding import (
     encode_float,
 )
 from tangency.verify.certificate.outputs import OutputsClaim
+from tangency.verify.certificate.source import Source
+from tangency.verify.certificate.validation import require_valid
 
 __all__ = ["FORMAT", "VERSION", "CertificateError", "pack", "read", "unpack", "write"]
 
 FORMAT = "tangency-certificate"
-VERSION = 1
+VERSION = 2
 
 _FIRST = re.compile(rb"tangency-certificate (\d{1,9}) ")
 _SHORT = re.compile(rb"tangency-certificate \d{1,9}")
-_LINE = re.compile(rb"tangency-certificate 1 (\d{16}) ([0-9a-f]{64})\n")
+_LINE = re.compile(rb"tangency-certificate 2 (\d{16}) ([0-9a-f]{64})\n")
 _LENGTH = 105  # of the first line
 _ALIGN = 64  # the arrays begin at a multiple of this
 _AXES = 8
@@ -60,14 +62,13 @@ def pack(certificate: Certificate) -> bytes:
     claim = certificate.claim
     witness = encode(certificate.witness, arrays)
     stated = _stated(claim, arrays)
+    own = certificate.source
+    source = {} if own is None else {"source": encode(own, arrays)}
     blocks = [array.tobytes() for array in arrays]
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "claim": {
-            "words": claim.words(certificate.network),
-            **stated,
-        },
+        "claim": stated,
         "network": {
             "sha256": certificate.network,
             "input_shape": list(certificate.input_shape),
@@ -76,6 +77,7 @@ def pack(certificate: Certificate) -> bytes:
         "method": certificate.method,
         "tangency": certificate.tangency,
         "witness": witness,
+        **source,
         "arrays": [
             {
                 "dtype": array.dtype.str,
@@ -107,8 +109,9 @@ def unpack(data: bytes) -> Certificate:
         certificate = _certificate(header, data, start)
     except CertificateError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CertificateError(f"the header is malformed ({type(error).__name__})") from None
+    require_valid(certificate)
     if pack(certificate) != data:
         raise CertificateError("the file is not what this certificate would be written as")
     return certificate
@@ -189,6 +192,7 @@ def _certificate(header: dict[str, Any], data: bytes, start: int) -> Certificate
         raise CertificateError(f"unknown witness {name!r:.40}: known are {known}")
     found = decode(witness, WITNESSES[name], arrays)
     stated = _claim(claim, arrays)
+    source = decode(header["source"], Source, arrays, "source") if "source" in header else None
     if arrays:
         raise CertificateError(f"{len(arrays)} arrays of the file belong to nothing")
     shape = tuple[int, ...]
@@ -200,6 +204,7 @@ def _certificate(header: dict[str, Any], data: bytes, start: int) -> Certificate
         decode(header["method"], str, [], "method"),
         decode(header["tangency"], str, [], "tangency"),
         found,
+        source,
     )
 
 
@@ -225,8 +230,6 @@ def _claim(claim: dict[str, Any], arrays: list[np.ndarray]) -> Claim | OutputsCl
         found: OutputsClaim = decode(claim["statement"], OutputsClaim, arrays, "claim.statement")
         return found
     region = decode(claim["region"], Region, arrays, "claim.region") if "region" in claim else None
-    if claim["norm_out"] == "margin" and len(claim["margin"]) != 2:
-        raise CertificateError("the margin is not that of two entries")
     return Claim(
         kind,
         decode(claim["norm_in"], Norm, [], "claim.norm_in"),
@@ -248,6 +251,8 @@ def _arrays(entries: list[Any], data: bytes, start: int) -> list[np.ndarray]:
             raise CertificateError(f"array {i}: {shape!r:.40} is no shape")
         if type(size) is not int or size != prod(shape) * 8:
             raise CertificateError(f"array {i}: its shape and its size do not fit")
+        if size == 0 and shape != [0]:  # its axes would be no smaller than the file
+            raise CertificateError(f"array {i}: an array without entries has the shape [0]")
         total += size
     if total > len(data) - start:
         raise CertificateError(f"truncated: {total - len(data) + start} bytes are missing")

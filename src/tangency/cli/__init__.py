@@ -3,13 +3,17 @@
 Each subcommand lives in a module of its own that is imported when the subcommand is called, so
 that ``--help`` answers at once and imports neither NumPy nor JAX.
 
-Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage.
+Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage, 3 an unexpected
+error, 130 an interrupt.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -34,6 +38,14 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are called."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read the answer has closed it. Click would end with status 1, "not proved".
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -57,22 +69,43 @@ def cli() -> None:
     MODEL is an ONNX file (.onnx, .onnx.gz), a MATLAB file of weights (.mat), an exported torch
     program (.pt2) or a file saved by tangency.
 
-    Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage.
+    Exit status: 0 the answer was found, 1 it was not proved, 2 bad input or usage, 3 an unexpected
+    error, 130 an interrupt.
     """
 
 
 def main() -> None:
-    """Run the command; an error that tangency raises on purpose is one line and a status."""
+    """Run the command; an error that tangency raises on purpose is one line and a status.
+
+    Any other error has a status of its own: none may be taken for the answer "not proved".
+    """
+    sys.exit(_status())
+
+
+def _status() -> int:
     from tangency.models.errors import NotProvedError, TangencyError
 
     try:
-        cli(standalone_mode=True)
+        # Not standalone: there click ends an interrupt with status 1.
+        return int(cli(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except NotProvedError as error:
         click.echo(f"tangency: not proved: {error}", err=True)
-        sys.exit(1)
+        return 1
     except TangencyError as error:
         click.echo(f"tangency: error: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        return 2
+    except (KeyboardInterrupt, click.Abort):
         click.echo("tangency: interrupted", err=True)
-        sys.exit(130)
+        return 130
+    except Exception as error:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        traceback.print_exc()
+        click.echo(f"tangency: unexpected error: {words}; please report it", err=True)
+        if "--json" in sys.argv:
+            from tangency.cli.common import to_json
+
+            click.echo(to_json({"error": words}))
+        return 3

@@ -54,7 +54,7 @@ class Job:
             "run": row["run"],
             "status": done.returncode,
             "answer": answer,
-            "error": done.stderr.strip() if answer is None or done.returncode == 2 else "",
+            "error": done.stderr.strip() if answer is None or done.returncode >= 2 else "",
             "seconds": round(time.perf_counter() - begun, 3),
         }
 
@@ -84,7 +84,8 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     was killed with its worker is run again; a call that was interrupted goes on when it is made
     again. Delete a result's file to run its row anew.
 
-    Exit status: 0 all rows were answered; 1 some were not proved; 2 bad input, here or in a row.
+    Exit status: 0 all rows were answered; 1 some were not proved; 2 bad input, here or in a row;
+    3 an unexpected error, likewise.
     """
     from tangency.gpu.cluster import run_manifest
     from tangency.gpu.errors import DeviceError, PlanError
@@ -113,7 +114,7 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     lines.append(f"{len(found)} rows, {sum(r['status'] == 0 for r in found)} answered: {results}")
     emit(as_json, {"rows": found, "results": str(results)}, "\n".join(lines))
     if worst:
-        raise SystemExit(min(worst, 2))
+        raise SystemExit(min(worst, 3))
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:

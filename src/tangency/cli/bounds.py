@@ -12,6 +12,7 @@ from tangency.cli.common import (
     load_data,
     load_model,
     model_options,
+    number_range,
     output_options,
     read_arrays,
 )
@@ -135,7 +136,7 @@ def command(
     radii = _numbers("--eps", eps)
     x, y = load_data(data, network)
     x, y = x[:limit], None if y is None else y[:limit]
-    span = None if clip is None else _range("--clip", clip)
+    span = None if clip is None else number_range("--clip", clip)
     if y is not None and norm == "inf":
         if out is not None and out.suffix == ".cert":
             raise click.UsageError(
@@ -149,9 +150,12 @@ def command(
         raise click.UsageError("--checkpoint keeps certified accuracy: the data need labels y")
     if len(radii) > 1:
         raise click.UsageError("several --eps are for certified accuracy: the data need labels y")
+    from tangency.verify.certificate.source import Samples
+
     region = _ball(x, radii[0], norm, span)
     what = f"{len(x)} samples of {data}, {radii[0]:g} in l{norm} around each"
-    show_outputs(network, model, region, what, how, as_json, out, plot)
+    source = Samples(x, radii[0], norm=norm, clip=span).source()
+    show_outputs(network, model, region, what, how, as_json, out, plot, source)
 
 
 def _check_usage(
@@ -199,16 +203,6 @@ def _numbers(option: str, text: str) -> list[float]:
         ) from None
 
 
-def _range(option: str, text: str) -> tuple[float, float]:
-    low, colon, high = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        return float(low), float(high)
-    except ValueError:
-        raise click.UsageError(f"{option} {text}: give LO:HI, such as 0:1") from None
-
-
 def _box(text: str, network: Network) -> Any:
     """The box that the option spells, of the shape of the network's input."""
     import numpy as np
@@ -222,7 +216,7 @@ def _box(text: str, network: Network) -> Any:
         if not {"lower", "upper"} <= set(arrays):
             raise InputError(f"{text}: needs arrays 'lower' and 'upper', has {sorted(arrays)}")
         return Box(arrays["lower"], arrays["upper"])
-    ranges = [_range("--box", part) for part in text.split(",")]
+    ranges = [number_range("--box", part) for part in text.split(",")]
     size = int(np.prod(shape))
     if len(ranges) not in (1, size):
         raise InputError(f"--box {text}: {len(ranges)} ranges, the network takes {size} (or one)")

@@ -33,6 +33,7 @@ def show_outputs(
     as_json: bool,
     out: Path | None,
     plot: Path | None,
+    source: Any = None,
 ) -> None:
     """Bound the outputs over a box or balls, and print the bounds."""
     from tangency.verify import bound
@@ -40,7 +41,9 @@ def show_outputs(
     result = bound(network, region, **how)
     certificate = None
     if out is not None:
-        certificate = save_result(out, result, network, lower=result.lower, upper=result.upper)
+        certificate = save_result(
+            out, result, network, source, lower=result.lower, upper=result.upper
+        )
     if plot is not None:
         save_plot(plot, result)
     answer = head(network, path) | result.as_dict() | {"out": None if out is None else str(out)}

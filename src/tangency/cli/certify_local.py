@@ -67,6 +67,7 @@ def near_samples(
     """Bound the Lipschitz constant on the ball around each sample and print the table."""
     from tangency.models.errors import InputError
     from tangency.verify import write_certificate
+    from tangency.verify.certificate.source import Samples
     from tangency.verify.lipschitz.local_samples import LocalBounds
 
     x, _ = load_data(data, network)
@@ -91,7 +92,7 @@ def near_samples(
                 raise InputError(f"{out}: cannot be made ({error.strerror})") from None
         for i, bound in enumerate(found):
             files[i] = file = out if out.suffix else out / f"sample_{i:04d}.cert"
-            write_certificate(file, bound, network)
+            write_certificate(file, bound, network, source=Samples(x, eps).source([i]))
     rows = [
         {"sample": i}
         | bound.as_dict()

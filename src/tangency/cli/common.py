@@ -28,6 +28,7 @@ __all__ = [
     "load_data",
     "load_model",
     "model_options",
+    "number_range",
     "output_options",
     "read_arrays",
     "round_down",
@@ -148,6 +149,17 @@ def load_data(
     return x, y
 
 
+def number_range(option: str, text: str) -> tuple[float, float]:
+    """The numbers of LO:HI."""
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise click.UsageError(f"{option} {text}: give LO:HI, such as 0:1") from None
+
+
 def emit(as_json: bool, data: dict[str, Any], text: str) -> None:
     """Print the answer: one JSON object, or text for a person."""
     click.echo(to_json(data) if as_json else text)
@@ -184,14 +196,16 @@ def save_arrays(path: Path, **arrays: Any) -> None:
         raise InputError(f"{path}: cannot be written ({why(error)})") from None
 
 
-def save_result(path: Path, result: Any, network: Any, **arrays: Any) -> str | None:
+def save_result(
+    path: Path, result: Any, network: Any, source: Any = None, **arrays: Any
+) -> str | None:
     """Write FILE.cert as a certificate, whose path is returned, and any other file as arrays."""
     if path.suffix != ".cert":
         save_arrays(path, **arrays)
         return None
     from tangency.verify import write_certificate
 
-    write_certificate(path, result, network)
+    write_certificate(path, result, network, source=source)
     return str(path)
 
 
