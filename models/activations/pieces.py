@@ -160,7 +160,7 @@ def lift(record: "Activation", order: int) -> Lifted:
 
 
 def _inflate(record: "Activation", points: Interval) -> Interval:
-    """Widen by one float to each side: a kink at the very end then shows both of its slopes."""
+    """Widen by one float to each side: computed places of corners then lie inside, as a rule."""
     low, high = np.nextafter(points.lower, -np.inf), np.nextafter(points.upper, np.inf)
     return Interval(np.maximum(low, record.domain[0]), np.minimum(high, record.domain[1]))
 

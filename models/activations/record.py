@@ -53,18 +53,20 @@ class Activation:
     name : str
         Name in the registry.
     value : callable ``(nx, x) -> phi(x)``
-        The formula in the vocabulary of :mod:`tangency.models.namespace`. Continuous, except at
-        the points listed in ``jumps``.
+        The formula in the vocabulary of :mod:`tangency.models.namespace`. Nothing is claimed by it:
+        where a ``where`` is not shown to be continuous (:mod:`.continuity`), or a step function
+        steps, slopes are unbounded. ``maximum``, ``minimum`` and ``abs`` are always continuous.
     params : tuple of (name, value)
         Parameters; two records are equal when name and params are.
     formula, source : str
         One readable line each.
     derivative : callable ``(nx, x) -> phi'(x)``, optional
-        By default forward-mode jets over ``value``.
+        By default forward-mode jets over ``value``, and so in any case where ``value`` is not shown
+        to be continuous.
     kinks : tuple of float
         Points where ``phi'`` jumps. Optional: interval arithmetic finds them too, to 1e-13.
     jumps : tuple of float
-        Points where ``phi`` itself jumps. Obligatory where there are any, unless ``staircase``.
+        Points where ``phi`` itself jumps, for the lines around it; slopes find them by themselves.
     limits : ((value, slope) at the lower end, (value, slope) at the upper end), optional
         Limits of ``phi`` and ``phi'`` at the ends of the domain.
     core : (float, float)
@@ -168,7 +170,7 @@ class Activation:
         """
         if order == 0:
             return Interval.of(self.value(interval_namespace, X))
-        own = self.__dict__["_has_own_derivative"] and self._continuity.everywhere
+        own = self.__dict__["_has_own_derivative"] and self.continuous
         if not own:
             phi = self._jet(interval_namespace, X, order)
             return Interval.of(phi.d1 if order == 1 else phi.d2)
@@ -192,6 +194,11 @@ class Activation:
     @functools.cached_property
     def _continuity(self) -> Continuity:
         return continuity(self.value)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the formula is shown to be continuous (away from poles)."""
+        return self._continuity.everywhere
 
     @functools.cached_property
     def _value_pieces(self) -> "Pieces | None":

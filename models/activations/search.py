@@ -27,6 +27,12 @@ def search_range(record: "Activation", order: int, box: Interval) -> Interval:
     one sign); cells that might hold the extreme are cut in four until the enclosure agrees with a
     value attained at a midpoint, to 1e-9, or the budget ends. What is left uncut is counted as it
     stands, so the result is an enclosure whenever the search stops.
+
+    The mean-value form and the ends are as good for slopes as for values, since enclosures of
+    derivatives hold what happens on both sides of every point of a closed cell (:mod:`.jets`).
+    Where ``phi'`` may jump, at an end of the cell too, the enclosure of ``phi''`` is the whole
+    line, so that the direct one alone counts; and where ``phi''`` has one sign, the slopes of the
+    cell, of either side, lie between those at its ends.
     """
 
     def enclose(X: Interval) -> Interval:
