@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tangency.models.activations.jets import jet
+from tangency.models.activations.continuity import Continuity, continuity
+from tangency.models.activations.jets import Jet, jet
 from tangency.models.errors import InputError
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
@@ -53,18 +54,20 @@ class Activation:
     name : str
         Name in the registry.
     value : callable ``(nx, x) -> phi(x)``
-        The formula in the vocabulary of :mod:`tangency.models.namespace`. Continuous, except at
-        the points listed in ``jumps``.
+        The formula in the vocabulary of :mod:`tangency.models.namespace`. Nothing is claimed by it:
+        where a ``where`` is not shown to be continuous (:mod:`.continuity`), or a step function
+        steps, slopes are unbounded. ``maximum``, ``minimum`` and ``abs`` are always continuous.
     params : tuple of (name, value)
         Parameters; two records are equal when all that they say is, texts apart.
     formula, source : str
         One readable line each.
     derivative : callable ``(nx, x) -> phi'(x)``, optional
-        By default forward-mode jets over ``value``.
+        By default forward-mode jets over ``value``, and so in any case where ``value`` is not shown
+        to be continuous.
     kinks : tuple of float
         Points where ``phi'`` jumps. Optional: interval arithmetic finds them too, to 1e-13.
     jumps : tuple of float
-        Points where ``phi`` itself jumps. Obligatory where there are any, unless ``staircase``.
+        Points where ``phi`` itself jumps, for the lines around it; slopes find them by themselves.
     limits : ((value, slope) at the lower end, (value, slope) at the upper end), optional
         Limits of ``phi`` and ``phi'`` at the ends of the domain.
     core : (float, float)
@@ -114,7 +117,7 @@ class Activation:
     def __post_init__(self) -> None:
         own = self.derivative
         if own is None:
-            object.__setattr__(self, "derivative", lambda nx, x: jet(self.value, nx, x, 1).d1)
+            object.__setattr__(self, "derivative", lambda nx, x: self._jet(nx, x, 1).d1)
         object.__setattr__(self, "_has_own_derivative", own is not None)
 
     def __eq__(self, other: object) -> bool:
@@ -166,22 +169,43 @@ class Activation:
 
     def __call__(self, x: Any) -> Any:
         """``phi(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(0, x)
         return self._evaluate(self.value, x)
 
     def slope(self, x: Any) -> Any:
         """``phi'(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(1, x)
         return self._evaluate(self.derivative, x)
 
     def second_derivative(self, nx: Any, x: Any) -> Any:
         """``phi''(x)`` over any namespace; at a kink, of the branch that ``where`` takes."""
         if self.__dict__["_has_own_derivative"]:
-            return jet(self.derivative, nx, x, 1, continuous=False).d1
-        return jet(self.value, nx, x, 2).d2
+            return jet(self.derivative, nx, x, 1).d1
+        return self._jet(nx, x, 2).d2
+
+    def _jet(self, nx: Any, x: Any, order: int) -> Jet:
+        return jet(self.value, nx, x, order, self._continuity.joins)
+
+    def enclosure(self, order: int, X: Interval) -> Interval:
+        """Enclose ``phi`` (order 0), its slopes (1) or second derivatives (2) on cells.
+
+        Slopes and second derivatives in the sense of :mod:`.jets`: at every point of a cell, its
+        ends included, of both sides. A record's own formula of ``phi'`` counts where ``phi`` is
+        shown to be continuous; the slope of a jump is in no formula.
+        """
+        if order == 0:
+            return Interval.of(self.value(interval_namespace, X))
+        own = self.__dict__["_has_own_derivative"] and self.continuous
+        if not own:
+            phi = self._jet(interval_namespace, X, order)
+            return Interval.of(phi.d1 if order == 1 else phi.d2)
+        slope = jet(self.derivative, interval_namespace, X, order - 1)
+        return Interval.of(slope.v if order == 1 else slope.d1)
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:
-        if isinstance(x, Interval):
-            return function(interval_namespace, x)
         jax = sys.modules.get("jax")
         if jax is not None and isinstance(x, jax.Array):
             x = x if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact) else x.astype(float)
@@ -193,6 +217,15 @@ class Activation:
             return np.asarray(function(numpy_namespace, array), dtype=array.dtype)[()]
 
     # -- what follows from the formula; each is proved or computed on first use --------------
+
+    @functools.cached_property
+    def _continuity(self) -> Continuity:
+        return continuity(self.value)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the formula is shown to be continuous (away from poles)."""
+        return self._continuity.everywhere
 
     @functools.cached_property
     def _value_pieces(self) -> "Pieces | None":
