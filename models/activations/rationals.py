@@ -1,15 +1,16 @@
 """Activations with coefficients: rational functions (PAU) and the edge functions of KAN."""
 
+import itertools
 import math
+from fractions import Fraction
 from typing import Any
-
-import numpy as np
 
 from tangency.models.activations.record import Activation, Limit
 from tangency.models.activations.registry import register
 from tangency.models.errors import InputError
 
 _INF = math.inf
+_Polynomial = list[Fraction]  # coefficients, constant first
 
 # Our own least-squares fit of degrees (5, 4) to the ReLU on [-3, 3], within 0.032. The odd part is
 # exactly x/2 times the denominator, so that the function tends to a line quickly.
@@ -24,21 +25,64 @@ def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
     return total
 
 
-def _root_bound(p: Any, q: Any) -> float:
-    """Radius beyond which (p/q)' and (p/q)'' have no zero: Cauchy's bound of their numerators."""
-    P, Q = np.polynomial.Polynomial(p), np.polynomial.Polynomial(q)
-    first = P.deriv() * Q - P * Q.deriv()
-    second = first.deriv() * Q - 2.0 * first * Q.deriv()
-    bound = 1.0
-    for polynomial in (first, second):
-        # Leading terms that cancel algebraically (always, if deg P - deg Q is 0 or 1) leave noise.
-        size = float(np.max(np.abs(polynomial.coef), initial=0.0))
-        c = np.trim_zeros(
-            np.where(np.abs(polynomial.coef) < 1e-13 * size, 0.0, polynomial.coef), "b"
-        )
-        if c.size > 1:
-            bound = max(bound, 1.0 + float(np.max(np.abs(c[:-1] / c[-1]))))
-    return bound
+def _product(a: _Polynomial, b: _Polynomial) -> _Polynomial:
+    total = [Fraction(0)] * (len(a) + len(b) - 1)
+    for i, s in enumerate(a):
+        for j, t in enumerate(b):
+            total[i + j] += s * t
+    return total
+
+
+def _slope(a: _Polynomial) -> _Polynomial:
+    return [i * c for i, c in enumerate(a)][1:] or [Fraction(0)]
+
+
+def _combine(a: _Polynomial, b: _Polynomial, factor: int) -> _Polynomial:
+    """``a + factor b``."""
+    pairs = itertools.zip_longest(a, b, fillvalue=Fraction(0))
+    return [s + factor * t for s, t in pairs]
+
+
+def _has_no_root_beyond(c: _Polynomial, r: Fraction) -> bool:
+    """Whether ``c`` is zero, or keeps its sign on ``[r, inf)``: Descartes' rule of signs.
+
+    The coefficients of ``c(r + t)`` that are all of one sign leave no root ``t >= 0``; for a large
+    enough ``r`` (above the real parts of all roots) they are.
+    """
+    shifted = list(c)
+    for i in range(len(c)):
+        for j in range(len(c) - 2, i - 1, -1):
+            shifted[j] += r * shifted[j + 1]
+    if not any(shifted):
+        return True
+    one_sign = all(t >= 0 for t in shifted) or all(t <= 0 for t in shifted)
+    return bool(shifted[0]) and one_sign
+
+
+def _reach(p: tuple[float, ...], q: tuple[float, ...]) -> float:
+    """Power of two beyond which ``p / (1 + |q|)`` has no kink, turning point or inflection.
+
+    Everything is exact: the kinks are roots of ``q``; where ``q`` has one sign ``s`` the slope is
+    ``N / D^2`` with ``D = 1 + s q``, ``N = p' D - p D'``, and the second derivative is
+    ``(N' D - 2 N D') / D^3``, with ``D > 0``.
+    """
+    P, Q = [Fraction(c) for c in p], [Fraction(c) for c in q]
+    found = [Q]
+    for sign in (1, -1):
+        D = _combine([Fraction(1)], Q, sign)
+        first = _combine(_product(_slope(P), D), _product(P, _slope(D)), -1)
+        second = _combine(_product(_slope(first), D), _product(first, _slope(D)), -2)
+        found += [first, second]
+    found += [[(-1) ** i * c for i, c in enumerate(polynomial)] for polynomial in found]
+    for exponent in range(1023):
+        r = Fraction(2**exponent)
+        found = [c for c in found if not _has_no_root_beyond(c, r)]
+        if not found:
+            return float(r)
+    raise InputError(
+        "rational has a kink, a turning point or an inflection beyond the numbers of float64: "
+        f"its coefficients {p} and {q[1:]} differ too much in size"
+    )
 
 
 def _end(p: tuple[float, ...], q: tuple[float, ...], side: int) -> tuple[Limit, Limit]:
@@ -70,7 +114,7 @@ def rational(
         ``b_1, b_2, ...`` of ``Q(x) = b_1 x + b_2 x^2 + ...``.
     """
     p, q = tuple(numerator), (0.0, *denominator)
-    reach = max(30.0, *(1.01 * _root_bound(p, (1.0, *(s * c for c in q[1:]))) for s in (1, -1)))
+    reach = _reach(p, q)
     return Activation(
         "rational",
         lambda nx, x: _horner(p, x) / (1.0 + nx.abs(_horner(q, x))),
@@ -110,7 +154,9 @@ def kan_edge(
         return total
 
     low: Limit = -0.0 * base
-    reach = max(30.0, 4.0 * abs(grid[0]), 4.0 * abs(grid[1]))
+    # The splines end 3 h beyond the grid; silu bends for the last time at |x| = 2.4. The margin
+    # outdoes the roundings of the centres and of the sum.
+    reach = max(30.0, 1.001 * (max(abs(grid[0]), abs(grid[1])) + 3.0 * h))
     top = base * _INF if base else 0.0
     return Activation(
         "kan_edge",
