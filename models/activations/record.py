@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from tangency.models.activations.pieces import Pieces
     from tangency.models.activations.relaxation import Lines
+    from tangency.models.activations.tails import Tails
 
 __all__ = ["Activation", "Limit", "Param"]
 
@@ -178,6 +179,12 @@ class Activation:
         from tangency.models.activations.pieces import slope_pieces
 
         return slope_pieces(self)
+
+    @functools.cached_property
+    def _tails(self) -> "Tails | None":
+        from tangency.models.activations.tails import check_tails
+
+        return check_tails(self)
 
     @functools.cached_property
     def _outline(self) -> "Outline":
