@@ -12,7 +12,6 @@ import numpy as np
 from tangency.models.activations.pieces import Pieces, core_of, lift
 from tangency.models.activations.search import search_range
 from tangency.models.errors import InputError
-from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
         first, second = (at_points(record, 0, x) for x in (box.lower, box.upper))
         return Interval._make(first.lower, second.upper)
     if "value" in record.single_use:
-        found = Interval.of(record.value(interval_namespace, Interval._make(box.lower, box.upper)))
+        found = record.enclosure(0, Interval._make(box.lower, box.upper))
         if np.isinf(found.lower).any() or np.isinf(found.upper).any():
             i = int(np.flatnonzero(np.isinf(found.lower) | np.isinf(found.upper))[0])
             raise InputError(
@@ -151,8 +150,7 @@ def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     if "slope" in record.single_use:
         if "value" in record.single_use:
             range_on(record, lower, upper)  # raises where there is a pole
-        X = Interval._make(box.lower, box.upper)
-        return Interval.of(record.derivative(interval_namespace, X))
+        return record.enclosure(1, Interval._make(box.lower, box.upper))
     return _on_boxes(record, 1, box)
 
 
@@ -161,7 +159,7 @@ def slope_range(record: "Activation") -> tuple[float, float]:
     if record.staircase:
         return 0.0, np.inf
     if "slope" in record.single_use:
-        found = Interval.of(record.derivative(interval_namespace, Interval(*record.domain)))
+        found = record.enclosure(1, Interval(*record.domain))
         return float(found.lower), float(found.upper)
     if record.limits is None:
         raise InputError(

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tangency.models.activations.continuity import Continuity, continuity
 from tangency.models.activations.jets import jet
 from tangency.models.errors import InputError
-from tangency.models.interval_functions import interval_namespace
+from tangency.models.interval_functions import interval_namespace, nearby_namespace
 from tangency.models.intervals import Interval
 from tangency.models.namespace import jax_namespace, numpy_namespace
 
@@ -140,22 +141,41 @@ class Activation:
 
     def __call__(self, x: Any) -> Any:
         """``phi(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(0, x)
         return self._evaluate(self.value, x)
 
     def slope(self, x: Any) -> Any:
         """``phi'(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(1, x)
         return self._evaluate(self.derivative, x)
 
     def second_derivative(self, nx: Any, x: Any) -> Any:
         """``phi''(x)`` over any namespace; at a kink, of the branch that ``where`` takes."""
         if self.__dict__["_has_own_derivative"]:
-            return jet(self.derivative, nx, x, 1, continuous=False).d1
+            return jet(self.derivative, nx, x, 1).d1
         return jet(self.value, nx, x, 2).d2
+
+    def enclosure(self, order: int, X: Interval) -> Interval:
+        """Enclose ``phi`` (order 0), its slopes (1) or second derivatives (2) on cells.
+
+        Slopes and second derivatives in the sense of :mod:`.jets`: at every point of a cell, its
+        ends included, of both sides. A record's own formula of ``phi'`` counts where ``phi`` is
+        shown to be continuous; the slope of a jump is in no formula.
+        """
+        if order == 0:
+            return Interval.of(self.value(interval_namespace, X))
+        own = self.__dict__["_has_own_derivative"] and self._continuity.everywhere
+        if not own:
+            joined = jet(self.value, interval_namespace, X, order, self._continuity.joins)
+            return Interval.of(joined.d1 if order == 1 else joined.d2)
+        if order == 1:
+            return Interval.of(self.derivative(nearby_namespace, X))
+        return Interval.of(jet(self.derivative, interval_namespace, X, 1).d1)
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:
-        if isinstance(x, Interval):
-            return function(interval_namespace, x)
         jax = sys.modules.get("jax")
         if jax is not None and isinstance(x, jax.Array):
             x = x if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact) else x.astype(float)
@@ -167,6 +187,10 @@ class Activation:
             return np.asarray(function(numpy_namespace, array), dtype=array.dtype)[()]
 
     # -- what follows from the formula; each is proved or computed on first use --------------
+
+    @functools.cached_property
+    def _continuity(self) -> Continuity:
+        return continuity(self.value)
 
     @functools.cached_property
     def _value_pieces(self) -> "Pieces | None":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.activations.pieces import core_of, lift, with_jumps
+from tangency.models.activations.pieces import core_of, lift
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
@@ -33,16 +33,12 @@ def search_range(record: "Activation", order: int, box: Interval) -> Interval:
         return _enclose(record, order, X)
 
     flat = Interval._make(box.lower.ravel(), box.upper.ravel())
-    if order == 1:  # one float wider, so that a kink at an end shows both of its slopes
-        flat = Interval._make(
-            np.maximum(np.nextafter(flat.lower, -np.inf), record.domain[0]),
-            np.minimum(np.nextafter(flat.upper, np.inf), record.domain[1]),
-        )
     low, high = np.empty(flat.lower.size), np.empty(flat.lower.size)
     for start in range(0, low.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         high[part] = _maximum(enclose, flat[part])
         low[part] = -_maximum(lambda X: -enclose(X), flat[part])
+    assert (low <= high).all(), "an enclosure is not empty"
     return Interval._make(low.reshape(box.lower.shape), high.reshape(box.lower.shape))
 
 
@@ -50,9 +46,6 @@ def _enclose(record: "Activation", order: int, X: Interval) -> Interval:
     function, slope = lift(record, order), lift(record, order + 1)
     direct = function(X)
     D = slope(X)
-    for k in record.jumps:  # the slope of a jump is not in D
-        inside = (X.lower <= k) & (X.upper >= k)
-        D = Interval(np.where(inside, -np.inf, D.lower), np.where(inside, np.inf, D.upper))
     m = X.midpoint
     mean = function(Interval(m)) + D * (X - m)
     best = direct.intersect(mean)
@@ -67,7 +60,7 @@ def _enclose(record: "Activation", order: int, X: Interval) -> Interval:
             limit = Interval.of(record.limits[side][order])
             low, high = np.maximum(best.lower, limit.lower), np.minimum(best.upper, limit.upper)
             best = Interval(np.where(outside, low, best.lower), np.where(outside, high, best.upper))
-    return with_jumps(record, X, best) if order == 1 else best
+    return best
 
 
 def _maximum(enclose: Callable[[Interval], Interval], box: Interval) -> Array:
@@ -87,6 +80,7 @@ def _maximum(enclose: Callable[[Interval], Interval], box: Interval) -> Array:
             width = np.where(np.isfinite(high - low), high - low, 0.0)
         # unbounded cells are not cut again; neither are those that are a few floats wide
         stuck = (width <= 1e-15 * np.maximum(np.abs(low), np.abs(high))) & (step > 0)
+        stuck |= low == high  # a point has no parts
         done = (goal + slack >= E) | stuck | (step == _ROUNDS - 1)
         work -= low.size
         if work < 0:

@@ -106,6 +106,7 @@ def tan() -> Activation:
     return Activation(
         "tan",
         lambda nx, x: nx.tan(x),
+        derivative=lambda nx, x: 1.0 + nx.tan(x) ** 2,  # a jet would count the jumps at the poles
         formula="tan(x), x not an odd multiple of pi/2",
         limits=((whole, Interval(1.0, _INF)), (whole, Interval(1.0, _INF))),
         oscillates=True,
