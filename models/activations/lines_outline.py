@@ -18,6 +18,7 @@ import numpy as np
 
 from tangency.models.activations.lines_tangents import Points, closed_form, is_of_catalogue
 from tangency.models.activations.pieces import Pieces, core_of
+from tangency.models.activations.ranges import has_tails
 from tangency.models.intervals import Array, Interval
 from tangency.models.namespace import numpy_namespace
 
@@ -142,7 +143,7 @@ def make_outline(record: "Activation") -> Outline:
     pieces = record._slope_pieces
     if pieces is None:
         return Outline()
-    tails = record.limits is not None and not record.oscillates and pieces.core == core_of(record)
+    tails = has_tails(record) and pieces.core == core_of(record)
     middles = pieces.points.midpoint
     corners = [_is_corner(record, pieces, i) for i in range(middles.size)]
     return Outline(

@@ -61,8 +61,12 @@ class Pieces:
 
 
 def core_of(record: "Activation") -> tuple[float, float]:
-    """Core of the record, cut to its domain."""
-    return max(record.core[0], record.domain[0]), min(record.core[1], record.domain[1])
+    """Core of the record (or where to look first), cut to its domain."""
+    low, high = record.core or (-30.0, 30.0)
+    a, b = record.domain
+    if not (low < b and high > a):  # nothing of it lies in the domain
+        low, high = (a, a + 60.0) if np.isfinite(a) else (b - 60.0, b)
+    return max(low, a), min(high, b)
 
 
 def isolate(

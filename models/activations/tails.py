@@ -54,7 +54,7 @@ class Tail:
     open : (Spot or None, Spot or None)
         For ``phi`` and for ``phi'`` the stretch that holds all open cells, with the range on them.
     bend : float
-        Proved sign of ``phi''`` (0 where the tail is straight); NaN where cells are open.
+        Proved sign of ``phi''`` (0: straight) on the cells that are not open.
     doubt : str
         Why the claim could not be checked; empty if it was.
     """
@@ -109,7 +109,7 @@ def check_tails(record: "Activation") -> Tails | None:
     InputError
         If the formula contradicts the claim.
     """
-    if record.limits is None or record.staircase:
+    if record.limits is None or (record.staircase and not record.jumps):
         return None
     with np.errstate(all="ignore"):
         sides = [_Side(record, side).check() for side in (0, 1)]
@@ -136,9 +136,7 @@ class _Side:
         # Not across the largest float: what is unbounded is enclosed apart.
         a, b = (max(min(end, _MAX), -_MAX) for end in self.record.domain)
         wide = (np.nextafter(low, -np.inf), np.nextafter(high, np.inf))
-        return Interval(
-            np.where(low <= a, low, wide[0]), np.where(high >= b, high, wide[1])
-        )
+        return Interval(np.where(low <= a, low, wide[0]), np.where(high >= b, high, wide[1]))
 
     def check(self) -> Tail | None:
         last = max(min(self.last, _MAX), -_MAX)
@@ -156,20 +154,14 @@ class _Side:
                 self._one_direction(order, X, F[order + 1])
         is_open = [self._open(F[order + 1]) for order in (0, 1)]
         if self.record.__dict__.get("_exact_tails"):
-            signs = np.sign(self.limits[1].lower - self.start[1].upper)  # of what phi' has to go
-            bend = float(signs) * (1.0 if self.side else -1.0) if np.isfinite(signs) else np.nan
-            rest = self.limits[1].lower <= self.start[1].upper
-            rest &= self.start[1].lower <= self.limits[1].upper
-            bend = np.nan if rest else bend
-            return Tail((self._bounds(0, None), self._bounds(1, None)), (None, None), bend, "")
+            claimed = (self._bounds(0, None), self._bounds(1, None))
+            return Tail(claimed, (None, None), self._turn(), "")
         spots: list[Spot | None] = [None, None]
         spots[1] = self._spot(X, F[1], is_open[1])
         slopes = self._bounds(1, spots[1])
         if slopes.lower < 0.0 < slopes.upper or self.record.oscillates:
             spots[0] = self._spot(X, F[0], is_open[0])
-        bend = np.nan
-        if not is_open[1].any():
-            bend = float((F[2].lower > 0).any()) - float((F[2].upper < 0).any())
+        bend = float((F[2].lower > 0).any()) - float((F[2].upper < 0).any())
         doubts = [self._doubt(order, X, F[order], spots[order], is_open[order]) for order in (1, 0)]
         return Tail(
             (self._bounds(0, spots[0]), slopes),
@@ -177,6 +169,15 @@ class _Side:
             bend,
             doubts[0] or doubts[1],
         )
+
+    def _turn(self) -> float:
+        """Sign of ``phi''`` from the slope at the core's end to its limit; NaN where they meet."""
+        start, limit = self.start[1], self.limits[1]
+        if start.lower == start.upper == limit.lower == limit.upper:
+            return 0.0
+        if start.lower <= limit.upper and limit.lower <= start.upper:
+            return np.nan
+        return 1.0 if bool(limit.lower > start.upper) == (self.side == 1) else -1.0
 
     def _open(self, D: Interval) -> Any:
         if self.record.oscillates:
@@ -248,9 +249,7 @@ class _Side:
             float(F.upper[is_open].max()),
         )
 
-    def _doubt(
-        self, order: int, X: Interval, F: Interval, spot: Spot | None, is_open: Any
-    ) -> str:
+    def _doubt(self, order: int, X: Interval, F: Interval, spot: Spot | None, is_open: Any) -> str:
         if spot is None:
             return ""
         excess = np.where(is_open, self._excess(order, F), 0.0)
@@ -315,11 +314,12 @@ class _Side:
 
 
 def _octaves(a: float, b: float) -> tuple[Array, Array]:
-    powers = 2.0 ** np.arange(-30.0, 1024.0)
+    powers = 2.0 ** np.arange(-1074.0, 1024.0)
     marks = np.concatenate([-powers, [0.0], powers])
     inner = marks[(marks > a) & (marks < b)]
     if inner.size < _SPLIT:
-        inner = np.concatenate([inner, a * (1.0 - (t := np.linspace(0, 1, _SPLIT + 1)[1:-1])) + b * t])
+        t = np.linspace(0.0, 1.0, _SPLIT + 1)[1:-1]
+        inner = np.concatenate([inner, a * (1.0 - t) + b * t])
     edges = np.unique(np.concatenate([[a], inner, [b]]))
     return edges[:-1], edges[1:]
 
