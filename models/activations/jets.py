@@ -76,25 +76,50 @@ def _mul(a: Any, b: Any) -> Any:
         return a
     product = a * b
     if isinstance(a, Interval) and isinstance(b, Interval):
-        # An infinite slope is a limit, not just a large number: 0 * inf is open here.
-        undecided = _open(a, b) | _open(b, a)
+        # In a limit 0 * inf is open, while in the arithmetic of numbers it is 0.
+        undecided = (_infinite(a) & _has_zero(b)) | (_infinite(b) & _has_zero(a))
         if undecided.any():
             return _whole(product, undecided)
     return product
 
 
-def _open(a: Interval, b: Interval) -> Any:
-    return np.isinf(a.magnitude) & (b.lower <= 0.0) & (b.upper >= 0.0)
+def _div(a: Any, b: Any) -> Any:
+    quotient = a / b
+    if isinstance(b, Interval):
+        a = Interval.of(a)
+        undecided = (_has_zero(b) & (_has_zero(a) | _infinite(a))) | (_infinite(b) & _infinite(a))
+        if undecided.any():
+            return _whole(quotient, undecided)
+    return quotient
 
 
-def _whole(d: Any, undecided: Any) -> Interval:
+def _infinite(x: Interval) -> Any:
+    return np.isinf(x.lower) | np.isinf(x.upper)
+
+
+def _has_zero(x: Interval) -> Any:
+    return (x.lower <= 0.0) & (x.upper >= 0.0)
+
+
+def _whole(d: Any, undecided: Any) -> Any:
     return _unbounded(d, undecided, undecided)
 
 
-def _unbounded(d: Any, above: Any, below: Any) -> Interval:
-    """``d`` with its ends moved to +-inf where told."""
-    d = Interval.of(0.0 if d is None else d)
+def _unbounded(d: Any, above: Any, below: Any) -> Any:
+    """``d`` with its ends moved to +-inf where told; a jet may jump there and has any slope."""
+    if isinstance(d, Jet):
+        either, zero = above | below, 0.0 * d.v
+        d1, d2 = (_whole(zero if part is None else part, either) for part in (d.d1, d.d2))
+        return Jet(_unbounded(d.v, above, below), d1, d2 if d.order == 2 else None, d.order)
+    d = Interval.of(d)
     return Interval._make(np.where(below, -np.inf, d.lower), np.where(above, np.inf, d.upper))
+
+
+def _innermost(x: Any) -> Any:
+    """The number or interval in a jet (of jets)."""
+    while isinstance(x, Jet):
+        x = x.v
+    return x
 
 
 def _neg(a: Any) -> Any:
@@ -140,8 +165,8 @@ class Jet:
 
     def __mul__(self, other: Any) -> "Jet":
         if not isinstance(other, Jet):
-            v = self.v * other
-            return Jet(v, _mul(self.d1, other), _mul(self.d2, other), self.order)
+            d1, d2 = _mul(self.d1, other), _mul(self.d2, other)
+            return Jet(_mul(self.v, other), d1, d2, self.order)
         if other is self:
             return self**2  # x*x as a square: intervals then know that it is not negative
         d1 = _add(_mul(self.d1, other.v), _mul(self.v, other.d1))
@@ -149,7 +174,7 @@ class Jet:
         if self.order == 2:
             cross = _mul(2.0, _mul(self.d1, other.d1))
             d2 = _add(_add(_mul(self.d2, other.v), _mul(self.v, other.d2)), cross)
-        return Jet(self.v * other.v, d1, d2, self.order)
+        return Jet(_mul(self.v, other.v), d1, d2, self.order)
 
     __rmul__ = __mul__
 
@@ -159,19 +184,19 @@ class Jet:
             d2 = None if self.d2 is None else self.d2 / other
             return Jet(self.v / other, d1, d2, self.order)
         product: Jet = self * other._reciprocal()
-        product.v = self.v / other.v  # one rounding less
+        product.v = _div(self.v, other.v)  # one rounding less
         return product
 
     def __rtruediv__(self, other: Any) -> "Jet":
         result: Jet = self._reciprocal() * other
-        result.v = other / self.v
+        result.v = _div(other, self.v)
         return result
 
     def _reciprocal(self) -> "Jet":
         y = 1.0 / self.v
-        slope = -(y**2)
-        if isinstance(y, Interval):  # across a pole the function jumps from -inf to inf
-            slope = _whole(slope, (self.v.lower <= 0.0) & (self.v.upper >= 0.0))
+        slope, a = -(y**2), _innermost(self.v)
+        if isinstance(a, Interval) and _has_zero(a).any():  # across a pole it jumps
+            slope = _whole(slope, _has_zero(a))
         return self.map(y, slope, lambda: 2.0 * y**3)
 
     def __pow__(self, exponent: int) -> "Jet":
@@ -205,7 +230,7 @@ class JetNamespace:
     ----------
     base : namespace
         Of numbers or intervals.
-    order : {1, 2}
+    order : {0, 1, 2}
         Derivatives wanted.
     joins : sequence of Join
         What is known of the choices of the formula, in the order in which it makes them; one that
@@ -229,8 +254,8 @@ class JetNamespace:
             if rule is None:  # floor, ceil, rint, sign
                 return self._step(x, y)
             slope, bend = rule(self.base, x.v, y)
-            if name == "tan" and isinstance(y, Interval):  # across a pole it falls
-                slope = _whole(slope, np.isinf(y.magnitude))
+            if name == "tan" and isinstance(_innermost(y), Interval):  # across a pole it falls
+                slope = _whole(slope, _infinite(_innermost(y)))
             return x.map(y, slope, bend)
 
         return lifted
@@ -238,12 +263,13 @@ class JetNamespace:
     @staticmethod
     def _step(x: Jet, y: Any) -> Jet:
         """A function that is locally constant, except for steps upwards."""
-        undecided = y.lower < y.upper if isinstance(y, Interval) else np.False_
+        inner = _innermost(y)
+        undecided = inner.lower < inner.upper if isinstance(inner, Interval) else np.False_
         if not np.any(undecided) or x.d1 is None:
             return Jet(y, None, None, x.order)
         rise = _unbounded(0.0 * y, undecided, np.False_)
-        d2 = _whole(None, undecided) if x.order == 2 else None
-        return Jet(y, _mul(rise, Interval.of(x.d1)), d2, x.order)
+        d2 = _whole(0.0 * y, undecided) if x.order == 2 else None
+        return Jet(y, _mul(rise, x.d1), d2, x.order)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Choose between jets; see the module's note on choices."""
@@ -265,11 +291,11 @@ class JetNamespace:
         if isinstance(condition, Truth):
             undecided = condition.nearby.possibly & ~condition.nearby.surely
             if undecided.any():
+                zero = 0.0 * chosen.v
+                d1, d2 = (zero if part is None else part for part in (chosen.d1, chosen.d2))
                 if join.rises or join.falls:
-                    chosen.d1 = _unbounded(
-                        chosen.d1, undecided & join.rises, undecided & join.falls
-                    )
-                chosen.d2 = _whole(chosen.d2, undecided) if self.order == 2 else None
+                    chosen.d1 = _unbounded(d1, undecided & join.rises, undecided & join.falls)
+                chosen.d2 = _whole(d2, undecided) if self.order == 2 else None
         return chosen
 
     def abs(self, x: Any) -> Any:
@@ -306,11 +332,11 @@ def jet(
     order: int = 2,
     joins: tuple[Join, ...] = (),
 ) -> Jet:
-    """Evaluate ``function(nx, x)`` with derivatives up to ``order`` (1 or 2), none left None.
+    """Evaluate ``function(nx, x)`` with derivatives up to ``order`` (0 to 2), none left None.
 
     ``joins`` tells, over intervals, which choices are known to be continuous.
     """
-    result = function(JetNamespace(nx, order, joins), Jet(x, 1.0, None, order))
+    result = function(JetNamespace(nx, order, joins), Jet(x, 1.0 if order else None, None, order))
     if not isinstance(result, Jet):
         result = Jet(result + 0.0 * x, None, None, order)
     zero = None if result.d1 is not None and result.d2 is not None else 0.0 * x

@@ -137,10 +137,7 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
 def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi'`` on boxes; see :meth:`Activation.slopes_on`."""
     box = check_boxes(record, lower, upper)
-    if record.staircase:
-        values = range_on(record, lower, upper)
-        return Interval(np.zeros(values.shape), np.where(values.upper > values.lower, np.inf, 0.0))
-    if "slope" in record.single_use:
+    if record.staircase or "slope" in record.single_use:
         if "value" in record.single_use:
             range_on(record, lower, upper)  # raises where there is a pole
         return record.enclosure(1, Interval._make(box.lower, box.upper))
@@ -149,9 +146,7 @@ def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
 
 def slope_range(record: "Activation") -> tuple[float, float]:
     """Enclose all slopes; see :attr:`Activation.slope_range`."""
-    if record.staircase:
-        return 0.0, np.inf
-    if "slope" in record.single_use:
+    if record.staircase or "slope" in record.single_use:
         found = record.enclosure(1, Interval(*record.domain))
         return float(found.lower), float(found.upper)
     if record.limits is None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tangency.models.activations.continuity import Continuity, continuity
-from tangency.models.activations.jets import jet
+from tangency.models.activations.jets import Jet, jet
 from tangency.models.errors import InputError
-from tangency.models.interval_functions import interval_namespace, nearby_namespace
+from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.models.namespace import jax_namespace, numpy_namespace
 
@@ -119,7 +119,7 @@ class Activation:
         self._check_core()
         own = self.derivative
         if own is None:
-            object.__setattr__(self, "derivative", lambda nx, x: jet(self.value, nx, x, 1).d1)
+            object.__setattr__(self, "derivative", lambda nx, x: self._jet(nx, x, 1).d1)
         object.__setattr__(self, "_has_own_derivative", own is not None)
 
     def _check_core(self) -> None:
@@ -175,7 +175,10 @@ class Activation:
         """``phi''(x)`` over any namespace; at a kink, of the branch that ``where`` takes."""
         if self.__dict__["_has_own_derivative"]:
             return jet(self.derivative, nx, x, 1).d1
-        return jet(self.value, nx, x, 2).d2
+        return self._jet(nx, x, 2).d2
+
+    def _jet(self, nx: Any, x: Any, order: int) -> Jet:
+        return jet(self.value, nx, x, order, self._continuity.joins)
 
     def enclosure(self, order: int, X: Interval) -> Interval:
         """Enclose ``phi`` (order 0), its slopes (1) or second derivatives (2) on cells.
@@ -188,11 +191,10 @@ class Activation:
             return Interval.of(self.value(interval_namespace, X))
         own = self.__dict__["_has_own_derivative"] and self._continuity.everywhere
         if not own:
-            joined = jet(self.value, interval_namespace, X, order, self._continuity.joins)
-            return Interval.of(joined.d1 if order == 1 else joined.d2)
-        if order == 1:
-            return Interval.of(self.derivative(nearby_namespace, X))
-        return Interval.of(jet(self.derivative, interval_namespace, X, 1).d1)
+            phi = self._jet(interval_namespace, X, order)
+            return Interval.of(phi.d1 if order == 1 else phi.d2)
+        slope = jet(self.derivative, interval_namespace, X, order - 1)
+        return Interval.of(slope.v if order == 1 else slope.d1)
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:
