@@ -109,7 +109,8 @@ def isolate(
             size = F.magnitude[np.isfinite(F.magnitude)]
             scale = float(size.max(initial=0.0))
         # What rounding alone keeps undecided (far out on a flat tail) does not move the function.
-        flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
+        with np.errstate(over="ignore"):
+            flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
         flat &= high - low <= 2.0**-8 * np.maximum(1.0, np.abs(low))
         small = flat | (
             high - low <= 2.0**-44 * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
