@@ -151,7 +151,7 @@ def make_outline(record: "Activation") -> Outline:
         arcs=() if points else _arcs(record, pieces, corners, tails),
         points=points,
         bend=_bend(record, pieces, corners, tails),
-        reach=everywhere if tails else pieces.core,
+        reach=record._tails.reach if tails and record._tails is not None else pieces.core,
     )
 
 

@@ -49,7 +49,9 @@ class Plan:
         assert pieces is not None
         P, S = pieces.points, pieces.values
         tails = has_tails(record) and pieces.core == core_of(record)
-        self.reach = (-np.inf, np.inf) if tails else pieces.core
+        self.reach = pieces.core
+        if tails and record._tails is not None:
+            self.reach = record._tails.reach
         edges = [pieces.core[0], *np.stack([P.lower, P.upper], 1).ravel().tolist(), pieces.core[1]]
         self.spans = [
             (edges[2 * k], edges[2 * k + 1], float(sign)) for k, sign in enumerate(pieces.signs)

@@ -102,8 +102,10 @@ def _on_boxes(record: "Activation", order: int, box: Interval) -> Interval:
     else:
         tails = has_tails(record)
     covered = np.full(box.lower.shape, pieces is not None)
-    if not tails:
-        covered &= (box.lower >= core[0]) & (box.upper <= core[1])
+    low, high = core
+    if tails and record._tails is not None:
+        low, high = record._tails.reach
+    covered &= (box.lower >= low) & (box.upper <= high)
     if covered.all() and pieces is not None:
         return _by_pieces(record, pieces, order, box)
     low, high = np.empty(box.lower.shape), np.empty(box.lower.shape)

@@ -13,8 +13,10 @@ to the largest float, and ``phi``, ``phi'`` and ``phi''`` are enclosed on each:
   not be checked. It is then used nowhere: boxes are searched, and what needs the whole line (the
   global slope range) is refused.
 
-So every result on the range of the floats is proved from enclosures. Between the largest float and
-infinity, and only there, ``limits`` is taken at its word.
+So every result for a box of floats is proved from enclosures. ``limits`` is taken at its word in
+the global slope range alone (and at infinite ends of boxes), and there only beyond the largest
+float, or beyond 2^1000 where the formula itself overflows (``2 x`` does); boxes that reach into
+that overflow are searched.
 
 Neighbouring cells overlap by a float on either side, so that a kink on their border lies inside of
 one and opens it.
@@ -40,6 +42,7 @@ Spot = tuple[float, float, float, float]
 _MAX = float(np.finfo(np.float64).max)
 _ROUNDS, _SPLIT, _MOST_CELLS = 4, 8, 12_000
 _FINE, _LOOSE = 1e-10, 1e-3  # cut an open cell that exceeds the claim by more; give it up
+_HUGE = 2.0**1000
 _WHAT = ("values", "slopes")
 
 
@@ -57,12 +60,15 @@ class Tail:
         Proved sign of ``phi''`` (0: straight) on the cells that are not open.
     doubt : str
         Why the claim could not be checked; empty if it was.
+    reach : float
+        Where the formula begins to overflow: the claim is checked up to there.
     """
 
     bounds: tuple[Interval, Interval]
     open: tuple[Spot | None, Spot | None]
     bend: float
     doubt: str
+    reach: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,12 @@ class Tails:
     def doubt(self) -> str:
         """Why the claim could not be checked; empty if it was."""
         return next((side.doubt for side in self.sides if side is not None and side.doubt), "")
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Range on which the claim was checked: everything, if no formula overflows."""
+        low, high = (np.inf if side is None else side.reach for side in self.sides)
+        return -low, high
 
     def spots(self, order: int) -> list[Spot]:
         """Stretches of open cells with the range of ``phi`` or ``phi'`` there."""
@@ -155,7 +167,13 @@ class _Side:
         is_open = [self._open(F[order + 1]) for order in (0, 1)]
         if self.record.__dict__.get("_exact_tails"):
             claimed = (self._bounds(0, None), self._bounds(1, None))
-            return Tail(claimed, (None, None), self._turn(), "")
+            return Tail(claimed, (None, None), self._turn(), "", np.inf)
+        far = np.minimum(np.abs(X.lower), np.abs(X.upper))
+        lost = np.zeros(far.shape, dtype=bool)
+        for order in (0, 1):
+            lost |= is_open[order] & ~np.isfinite(self._excess(order, F[order])) & (far >= _HUGE)
+        if not self.record.oscillates:
+            is_open = [cells & ~lost for cells in is_open]
         spots: list[Spot | None] = [None, None]
         spots[1] = self._spot(X, F[1], is_open[1])
         slopes = self._bounds(1, spots[1])
@@ -168,6 +186,7 @@ class _Side:
             (spots[0], spots[1]),
             bend,
             doubts[0] or doubts[1],
+            float(far[lost].min(initial=np.inf)),
         )
 
     def _turn(self) -> float:

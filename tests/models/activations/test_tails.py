@@ -115,6 +115,26 @@ def test_what_cannot_be_checked_is_not_used():
     assert 1.0 <= high <= 1.0 + 1e-9
 
 
+def test_overflow_near_the_largest_float():
+    def formula(nx, x):
+        return nx.tanh(x) + nx.exp(-(x**2))  # its slope has 2 x
+
+    def bump(value):
+        return Activation("bump", value, limits=((-1.0, 0.0), (1.0, 0.0)), core=(-20.0, 20.0))
+
+    record = bump(formula)
+    low, high = record.slope_range
+    x = np.linspace(-5.0, 5.0, 200_001)
+    assert record.slope(x).min() - 1e-7 <= low <= record.slope(x).min() + 1e-12
+    assert record.slope(x).max() - 1e-12 <= high <= record.slope(x).max() + 1e-7
+    far = record.range_on([-np.inf, 1e305, 1e308], [np.inf, 1e306, 1.7e308])
+    assert (far.lower <= [-1.0, 1.0, 1.0]).all()
+    assert (far.upper >= [record(x).max(), 1.0, 1.0]).all()
+    late = bump(lambda nx, x: formula(nx, x) + nx.minimum(nx.maximum(x - 1e305, 0.0), 1e-3))
+    with pytest.raises(InputError, match="bump"):
+        _ = late.slope_range
+
+
 def test_a_record_of_waves_is_bounded_by_its_formula():
     def wave(limit):
         return Activation(
