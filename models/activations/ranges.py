@@ -102,10 +102,10 @@ def _on_boxes(record: "Activation", order: int, box: Interval) -> Interval:
     else:
         tails = has_tails(record)
     covered = np.full(box.lower.shape, pieces is not None)
-    low, high = core
+    start, stop = core
     if tails and record._tails is not None:
-        low, high = record._tails.reach
-    covered &= (box.lower >= low) & (box.upper <= high)
+        start, stop = record._tails.reach
+    covered &= (box.lower >= start) & (box.upper <= stop)
     if covered.all() and pieces is not None:
         return _by_pieces(record, pieces, order, box)
     low, high = np.empty(box.lower.shape), np.empty(box.lower.shape)

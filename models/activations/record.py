@@ -4,8 +4,8 @@ A new activation is one record of a few lines; ``name`` and ``value`` are enough
 
     wobble = Activation("wobble", lambda nx, x: x + nx.sin(x) / 2.0)
 
-Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` the global
-slope range follows as well.
+Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` and ``core``
+the global slope range follows as well.
 """
 
 import functools

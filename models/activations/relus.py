@@ -32,7 +32,8 @@ def relu() -> Activation:
 
 
 def _leaky(name: str, key: str, slope: float, source: str) -> Activation:
-    check_numbers(name, **{key: slope})
+    given: dict[str, Any] = {key: slope}
+    check_numbers(name, **given)
     return Activation(
         name,
         lambda nx, x: nx.where(x > 0.0, x, slope * x),
@@ -75,7 +76,8 @@ def abs() -> Activation:
 
 def _clip(name: str, low: float, high: float, keys: tuple[str, str] | None = None) -> Activation:
     first, second = keys or ("min", "max")
-    check_numbers(name, infinite=True, **{first: low, second: high})
+    given: dict[str, Any] = {first: low, second: high}
+    check_numbers(name, infinite=True, **given)
     if not low < high:
         raise InputError(f"{name} has {first} = {low:g}, {second} = {high:g}; it accepts min < max")
 

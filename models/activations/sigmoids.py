@@ -9,6 +9,7 @@ import math
 from tangency.models.activations.parameters import check_numbers
 from tangency.models.activations.record import Activation, Limit
 from tangency.models.activations.registry import register
+from tangency.models.activations.tails import exact
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 
@@ -71,7 +72,7 @@ def arctan() -> Activation:
 @register
 def softsign() -> Activation:
     """Build x/(1 + |x|)."""
-    return Activation(
+    record = Activation(
         "softsign",
         lambda nx, x: x / (1.0 + nx.abs(x)),
         derivative=lambda nx, x: 1.0 / (1.0 + nx.abs(x)) ** 2,
@@ -80,6 +81,7 @@ def softsign() -> Activation:
         core=(-30.0, 30.0),
         parity="odd",
     )
+    return exact(record)  # phi' = 1/(1 + |x|)^2; 1 + |x| overflows at the largest float
 
 
 @register

@@ -13,10 +13,11 @@ to the largest float, and ``phi``, ``phi'`` and ``phi''`` are enclosed on each:
   not be checked. It is then used nowhere: boxes are searched, and what needs the whole line (the
   global slope range) is refused.
 
-So every result for a box of floats is proved from enclosures. ``limits`` is taken at its word in
-the global slope range alone (and at infinite ends of boxes), and there only beyond the largest
-float, or beyond 2^1000 where the formula itself overflows (``2 x`` does); boxes that reach into
-that overflow are searched.
+So every result for a box of floats is proved from enclosures, but for one thing: where they show
+that ``phi`` or ``phi'`` runs to within 1e-12 of its limit, it is taken not to run beyond. For the
+global slope range (and at infinite ends of boxes) ``limits`` is taken at its word beyond the
+largest float, or beyond 2^1000 where the formula itself overflows (``2 x`` does); boxes that reach
+into that overflow are searched.
 
 Neighbouring cells overlap by a float on either side, so that a kink on their border lies inside of
 one and opens it.
@@ -43,6 +44,7 @@ _MAX = float(np.finfo(np.float64).max)
 _ROUNDS, _SPLIT, _MOST_CELLS = 4, 8, 12_000
 _FINE, _LOOSE = 1e-10, 1e-3  # cut an open cell that exceeds the claim by more; give it up
 _HUGE = 2.0**1000
+_ROUNDING = 1e-12
 _WHAT = ("values", "slopes")
 
 
@@ -106,11 +108,13 @@ def exact(record: "Activation") -> "Activation":
 
 def limit_of(limit: "Limit") -> Interval:
     """A limit as an interval; ``[inf, inf]``, which an Interval would not keep, stays."""
-    if isinstance(limit, Interval):
-        return limit
-    point = Interval.__new__(Interval)
-    point.lower = point.upper = np.asarray(limit, np.float64)
-    return point
+    return limit if isinstance(limit, Interval) else _interval(limit, limit)
+
+
+def _interval(low: float, high: float) -> Interval:
+    made = Interval.__new__(Interval)
+    made.lower, made.upper = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    return made
 
 
 def check_tails(record: "Activation") -> Tails | None:
@@ -136,6 +140,7 @@ class _Side:
         self.limits = tuple(limit_of(limit) for limit in record.limits[side])
         near = self._inflated(np.array(self.end), np.array(self.end))
         self.start = tuple(lift(record, order)(near) for order in (0, 1))
+        self.far: list[Interval | None] = [None, None]  # what exceeds the claim at its far end
         self.claims = tuple(self._claim(order) for order in (0, 1))
 
     def _claim(self, order: int) -> tuple[float, float]:
@@ -168,26 +173,55 @@ class _Side:
         if self.record.__dict__.get("_exact_tails"):
             claimed = (self._bounds(0, None), self._bounds(1, None))
             return Tail(claimed, (None, None), self._turn(), "", np.inf)
-        far = np.minimum(np.abs(X.lower), np.abs(X.upper))
-        lost = np.zeros(far.shape, dtype=bool)
-        for order in (0, 1):
-            lost |= is_open[order] & ~np.isfinite(self._excess(order, F[order])) & (far >= _HUGE)
+        reach = np.inf
         if not self.record.oscillates:
+            lost, reach = self._overflow(X, F, is_open)
             is_open = [cells & ~lost for cells in is_open]
+            reach = self._end_of_runs(reach, last)
         spots: list[Spot | None] = [None, None]
         spots[1] = self._spot(X, F[1], is_open[1])
         slopes = self._bounds(1, spots[1])
         if slopes.lower < 0.0 < slopes.upper or self.record.oscillates:
             spots[0] = self._spot(X, F[0], is_open[0])
-        bend = float((F[2].lower > 0).any()) - float((F[2].upper < 0).any())
+        # Where the enclosure is [0, tiny] the sign is not strict, and the tail not straight.
+        up, down = (bool(found[~is_open[1]].any()) for found in (F[2].upper > 0, F[2].lower < 0))
+        bend = np.nan if up and down else float(up) - float(down)
         doubts = [self._doubt(order, X, F[order], spots[order], is_open[order]) for order in (1, 0)]
         return Tail(
             (self._bounds(0, spots[0]), slopes),
             (spots[0], spots[1]),
             bend,
             doubts[0] or doubts[1],
-            float(far[lost].min(initial=np.inf)),
+            reach,
         )
+
+    def _overflow(self, X: Interval, F: list[Interval], is_open: list[Any]) -> tuple[Any, float]:
+        """Open cells beyond 2^1000 with infinite enclosures that are so at points, too."""
+        near, far = (pick(np.abs(X.lower), np.abs(X.upper)) for pick in (np.minimum, np.maximum))
+        at = np.copysign(far, X.lower + X.upper)
+        lost = np.zeros(far.shape, dtype=bool)
+        for order in (0, 1):
+            infinite = ~np.isfinite(self._excess(order, F[order])) & (near >= _HUGE)
+            if infinite.any():
+                point = lift(self.record, order)(Interval(at[infinite]))
+                infinite[infinite] = ~np.isfinite(self._excess(order, point))
+            lost |= is_open[order] & infinite
+        return lost, float(near[lost].min(initial=np.inf))
+
+    def _end_of_runs(self, reach: float, last: float) -> float:
+        """Enclose ``phi`` and ``phi'`` where the last monotone stretch ends, and say how far it is.
+
+        There they are no farther than the limit, up to rounding; if they seem to be, the stretch
+        ends at 2^1000, where ``1 + x`` does not overflow, or they count as they are.
+        """
+        for size in (min(reach, abs(last)), min(reach, abs(last), _HUGE)):
+            point = Interval(np.asarray(np.copysign(size, last)))
+            found = [lift(self.record, order)(point) for order in (0, 1)]
+            excess = [self._excess(k, found[k]) / self._scale(k) for k in (0, 1)]
+            self.far = [F if e > _ROUNDING else None for F, e in zip(found, excess, strict=True)]
+            if self.far == [None, None]:
+                break
+        return reach if size >= abs(last) else float(size)
 
     def _turn(self) -> float:
         """Sign of ``phi''`` from the slope at the core's end to its limit; NaN where they meet."""
@@ -229,6 +263,7 @@ class _Side:
             t = np.linspace(0.0, 1.0, _SPLIT + 1)
             grid = low[~stop, None] * (1.0 - t) + high[~stop, None] * t
             grid[:, 0], grid[:, -1] = low[~stop], high[~stop]
+            grid.sort(axis=1)  # of a cell a few floats wide, rounding may swap two points
             low, high = grid[:, :-1].ravel(), grid[:, 1:].ravel()
         columns = [np.concatenate(column) for column in zip(*done, strict=True)]
         X, *F = (Interval._make(columns[i], columns[i + 1]) for i in (0, 2, 4, 6))
@@ -249,24 +284,21 @@ class _Side:
         if self.record.oscillates:
             assert spot is not None
             low, high = spot[2:]
-        elif spot is not None:
+            return _interval(low, high)
+        far = self.far[order]
+        if far is not None:
+            low, high = min(low, float(far.lower)), max(high, float(far.upper))
+        if spot is not None:
             low, high = min(low, spot[2]), max(high, spot[3])
-        bounds = Interval.__new__(Interval)
-        bounds.lower, bounds.upper = np.asarray(low), np.asarray(high)
-        return bounds
+        return _interval(low, high)
 
     @staticmethod
     def _spot(X: Interval, F: Interval, is_open: Any) -> Spot | None:
         if not is_open.any():
             return None
-        ends = (X.lower[is_open].min(), X.upper[is_open].max())
-        low, high = ends
-        return (
-            float(low),
-            float(high),
-            float(F.lower[is_open].min()),
-            float(F.upper[is_open].max()),
-        )
+        start, low = (float(E.lower[is_open].min()) for E in (X, F))
+        stop, high = (float(E.upper[is_open].max()) for E in (X, F))
+        return start, stop, low, high
 
     def _doubt(self, order: int, X: Interval, F: Interval, spot: Spot | None, is_open: Any) -> str:
         if spot is None:
