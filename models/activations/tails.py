@@ -16,8 +16,8 @@ to the largest float, and ``phi``, ``phi'`` and ``phi''`` are enclosed on each:
 So every result for a box of floats is proved from enclosures, but for one thing: where they show
 that ``phi`` or ``phi'`` runs to within 1e-12 of its limit, it is taken not to run beyond. For the
 global slope range (and at infinite ends of boxes) ``limits`` is taken at its word beyond the
-largest float, or beyond 2^1000 where the formula itself overflows (``2 x`` does); boxes that reach
-into that overflow are searched.
+largest float, or beyond 2^500 where the arithmetic itself gives out (``x^2 e^(-x^2)``); boxes that
+reach there are searched.
 
 Neighbouring cells overlap by a float on either side, so that a kink on their border lies inside of
 one and opens it.
@@ -43,7 +43,7 @@ Spot = tuple[float, float, float, float]
 _MAX = float(np.finfo(np.float64).max)
 _ROUNDS, _SPLIT, _MOST_CELLS = 4, 8, 12_000
 _FINE, _LOOSE = 1e-10, 1e-3  # cut an open cell that exceeds the claim by more; give it up
-_HUGE = 2.0**1000
+_HUGE = 2.0**500
 _ROUNDING = 1e-12
 _WHAT = ("values", "slopes")
 
@@ -196,23 +196,24 @@ class _Side:
         )
 
     def _overflow(self, X: Interval, F: list[Interval], is_open: list[Any]) -> tuple[Any, float]:
-        """Open cells beyond 2^1000 with infinite enclosures that are so at points, too."""
+        """Open cells beyond 2^500 where the claim is exceeded even by enclosures at points."""
         near, far = (pick(np.abs(X.lower), np.abs(X.upper)) for pick in (np.minimum, np.maximum))
         at = np.copysign(far, X.lower + X.upper)
         lost = np.zeros(far.shape, dtype=bool)
         for order in (0, 1):
-            infinite = ~np.isfinite(self._excess(order, F[order])) & (near >= _HUGE)
-            if infinite.any():
-                point = lift(self.record, order)(Interval(at[infinite]))
-                infinite[infinite] = ~np.isfinite(self._excess(order, point))
-            lost |= is_open[order] & infinite
+            size = _LOOSE * self._scale(order)
+            broken = (self._excess(order, F[order]) > size) & (near >= _HUGE)
+            if broken.any():
+                point = lift(self.record, order)(Interval(at[broken]))
+                broken[broken] = self._excess(order, point) > size
+            lost |= is_open[order] & broken
         return lost, float(near[lost].min(initial=np.inf))
 
     def _end_of_runs(self, reach: float, last: float) -> float:
         """Enclose ``phi`` and ``phi'`` where the last monotone stretch ends, and say how far it is.
 
         There they are no farther than the limit, up to rounding; if they seem to be, the stretch
-        ends at 2^1000, where ``1 + x`` does not overflow, or they count as they are.
+        ends at 2^500, where ``1 + x`` does not overflow, or they count as they are.
         """
         for size in (min(reach, abs(last)), min(reach, abs(last), _HUGE)):
             point = Interval(np.asarray(np.copysign(size, last)))
