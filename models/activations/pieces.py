@@ -61,8 +61,12 @@ class Pieces:
 
 
 def core_of(record: "Activation") -> tuple[float, float]:
-    """Core of the record, cut to its domain."""
-    return max(record.core[0], record.domain[0]), min(record.core[1], record.domain[1])
+    """Core of the record (or where to look first), cut to its domain."""
+    low, high = record.core or (-30.0, 30.0)
+    a, b = record.domain
+    if not (low < b and high > a):  # nothing of it lies in the domain
+        low, high = (a, a + 60.0) if np.isfinite(a) else (b - 60.0, b)
+    return max(low, a), min(high, b)
 
 
 def isolate(
@@ -105,7 +109,8 @@ def isolate(
             size = F.magnitude[np.isfinite(F.magnitude)]
             scale = float(size.max(initial=0.0))
         # What rounding alone keeps undecided (far out on a flat tail) does not move the function.
-        flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
+        with np.errstate(over="ignore"):
+            flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
         flat &= high - low <= 2.0**-8 * np.maximum(1.0, np.abs(low))
         small = flat | (
             high - low <= 2.0**-44 * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))

@@ -4,8 +4,8 @@ A new activation is one record of a few lines; ``name`` and ``value`` are enough
 
     wobble = Activation("wobble", lambda nx, x: x + nx.sin(x) / 2.0)
 
-Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` the global
-slope range follows as well.
+Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` and ``core``
+the global slope range follows as well.
 """
 
 import functools
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from tangency.models.activations.pieces import Pieces
     from tangency.models.activations.relaxation import Lines
+    from tangency.models.activations.tails import Tails
 
 __all__ = ["Activation", "Limit", "Param"]
 
@@ -70,10 +71,13 @@ class Activation:
         Points where ``phi`` itself jumps, for the lines around it; slopes find them by themselves.
     limits : ((value, slope) at the lower end, (value, slope) at the upper end), optional
         Limits of ``phi`` and ``phi'`` at the ends of the domain.
-    core : (float, float)
-        A claim that comes with ``limits``: outside of the core, ``phi`` and ``phi'`` are monotone
-        (or, with ``oscillates``, they stay within the limits, given as intervals). Inside of the
-        core nothing is claimed: turning points and inflections are isolated by interval arithmetic.
+    core : (float, float), obligatory with ``limits``
+        The claim that comes with ``limits``: outside of the core, ``phi`` and ``phi'`` are monotone
+        (or, with ``oscillates``, they stay within the limits, given as intervals). It is checked
+        against the formula before it is used (:mod:`.tails`), out to the largest float; only
+        beyond that the limits are taken at their word. Inside of the core nothing is claimed:
+        turning points and inflections are isolated by interval arithmetic. Without ``limits`` it
+        says where they are looked for, by default on [-30, 30].
     oscillates : bool
         The tails are not monotone (x cos x).
     domain : (float, float)
@@ -103,7 +107,7 @@ class Activation:
     kinks: tuple[float, ...] = field(default=(), repr=False)
     jumps: tuple[float, ...] = field(default=(), repr=False)
     limits: tuple[tuple[Limit, Limit], tuple[Limit, Limit]] | None = field(default=None, repr=False)
-    core: tuple[float, float] = field(default=(-30.0, 30.0), repr=False)
+    core: tuple[float, float] | None = field(default=None, repr=False)
     oscillates: bool = field(default=False, repr=False)
     domain: tuple[float, float] = field(default=(-_INF, _INF), repr=False)
     poles: tuple[float, ...] = field(default=(), repr=False)
@@ -115,10 +119,27 @@ class Activation:
     torch_note: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        self._check_core()
         own = self.derivative
         if own is None:
             object.__setattr__(self, "derivative", lambda nx, x: self._jet(nx, x, 1).d1)
         object.__setattr__(self, "_has_own_derivative", own is not None)
+
+    def _check_core(self) -> None:
+        if self.core is None:
+            if self.limits is not None:
+                raise InputError(
+                    f"the record {self.name} has limits and no core: they say how it ends, and "
+                    "core=(low, high) says where the ends begin, that is beyond which points phi "
+                    "and phi' are monotone"
+                )
+            return
+        low, high = self.core
+        if not -_INF < low < high < _INF:
+            raise InputError(f"the core of {self.name} is {self.core}: it needs finite low < high")
+        for k in (*self.jumps, *self.poles):
+            if self.limits is not None and not self.staircase and not low <= k <= high:
+                raise InputError(f"{self.name} jumps at {k:g}, outside of its core {self.core}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Activation):
@@ -238,6 +259,12 @@ class Activation:
         from tangency.models.activations.pieces import slope_pieces
 
         return slope_pieces(self)
+
+    @functools.cached_property
+    def _tails(self) -> "Tails | None":
+        from tangency.models.activations.tails import check_tails
+
+        return check_tails(self)
 
     @functools.cached_property
     def _outline(self) -> "Outline":

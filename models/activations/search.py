@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.activations.pieces import core_of, lift
+from tangency.models.activations.pieces import lift
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
@@ -60,12 +60,6 @@ def _enclose(record: "Activation", order: int, X: Interval) -> Interval:
         by_ends = function(Interval(X.lower)).hull(function(Interval(X.upper)))
         low, high = np.maximum(best.lower, by_ends.lower), np.minimum(best.upper, by_ends.upper)
         best = Interval(np.where(one_sign, low, best.lower), np.where(one_sign, high, best.upper))
-    if record.oscillates and record.limits is not None:
-        core = core_of(record)
-        for side, outside in enumerate((X.upper < core[0], X.lower > core[1])):
-            limit = Interval.of(record.limits[side][order])
-            low, high = np.maximum(best.lower, limit.lower), np.minimum(best.upper, limit.upper)
-            best = Interval(np.where(outside, low, best.lower), np.where(outside, high, best.upper))
     return best
 
 

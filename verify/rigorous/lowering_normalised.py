@@ -137,6 +137,7 @@ def inverse_root(eps: float) -> Activation:
         derivative=lambda nx, x: -0.5 / ((x + eps) * nx.sqrt(x + eps)),
         formula="1/sqrt(x + eps)",
         limits=((inf, -inf), (0.0, 0.0)),
+        core=(-30.0, 30.0),
         domain=(-eps, inf),
     )
 

@@ -158,17 +158,15 @@ def _parameters(numbers: list[float]) -> list[float]:
 @functools.lru_cache(maxsize=4096)
 def _tuned(name: str, params: tuple[tuple[str, float], ...]) -> Activation | None:
     given = dict(params)
-    low, high = given.get("min_val", 0.0), given.get("max_val", 1.0)
-    positive = name in ("softplus", "celu", "softshrink", "hardshrink", "swish", "snake", "smelu")
-    if not low < high or (positive and min(given.values()) <= 0) or given.get("alpha") == 0:
-        return None
+    if given.get("alpha") == 0 or given.get("lambd") == 0:
+        return None  # the ReLU, the identity
     if name == "threshold" and given["threshold"] == given["value"]:
         return None  # a clip
     if name == "leaky_relu" and given["negative_slope"] in (0.0, 1.0):
         return None  # the ReLU, the identity
     try:
         return activations.get(name, **given)
-    except (InputError, ZeroDivisionError):
+    except InputError:  # values that the record does not accept
         return None
 
 

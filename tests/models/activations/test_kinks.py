@@ -417,6 +417,7 @@ def _bump():
         "bump",
         lambda nx, x: nx.tanh(x) + nx.abs(x) * nx.exp(-x * x) / 3.0,
         limits=((-1.0, 0.0), (1.0, 0.0)),
+        core=(-30.0, 30.0),
     )
 
 
@@ -489,6 +490,7 @@ def test_an_own_derivative_does_not_hide_a_jump():
         lambda nx, x: nx.where(x > 0.3, 1.0, 0.0) + 0.0 * x,
         derivative=lambda nx, x: 0.0 * x,
         limits=((0.0, 0.0), (1.0, 0.0)),
+        core=(-30.0, 30.0),
     )
     assert record.slope_range == (0.0, INF)
 
