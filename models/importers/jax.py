@@ -10,6 +10,7 @@ import numpy as np
 from tangency.models.arrays import check_array
 from tangency.models.builder import Builder
 from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.jaxpr.functions import Function, Leaf, as_function, check_leaves
 from tangency.models.network import Network, precision
@@ -172,7 +173,7 @@ def _written(
     from tangency.models.importers.jaxpr import rules
     from tangency.models.importers.jaxpr.descent import note_descent
     from tangency.models.importers.jaxpr.flatten import Flattener
-    from tangency.models.importers.jaxpr.recognise import recognise
+    from tangency.models.importers.jaxpr.needed import needed
     from tangency.models.importers.jaxpr.terms import Const, Ref, Var
 
     flattener = Flattener()
@@ -182,7 +183,7 @@ def _written(
     outputs = flattener.closed(closed, args)
     if not outputs:
         raise InputError("the model returns no array")
-    eqns = recognise(flattener.eqns, outputs, flattener.hints, dtype)
+    eqns = needed(flattener.eqns, outputs)
     drawn = any(isinstance(r, Const) and r.drawn for eqn in eqns for r in eqn.inputs)
     if drawn and function.draws:
         raise UnsupportedError(
@@ -194,6 +195,7 @@ def _written(
     emitter = rules.Emitter(builder, eqns, outputs)
     ends = emitter.run(zip(inputs, values, strict=True))
     note_descent(builder.gains, eqns, outputs)
+    ends = recognise(builder, ends, named=False)
     return builder.finish(ends, source="jax")
 
 
