@@ -9,6 +9,7 @@ import numpy as np
 
 from tangency.models.builder import Builder, Value
 from tangency.models.errors import InputError, MissingPackageError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.torch_example import (
     common_dtype,
@@ -180,7 +181,7 @@ def _graph(
             ends.append(_left(reader, out, batch_axis))
     if not ends:
         raise UnsupportedError(f"model {source}: it returns no tensor")
-    return builder.finish(ends, source=source)
+    return builder.finish(recognise(builder, ends), source=source)
 
 
 def _entered(builder: Builder, shape: tuple[int, ...], axis: int | None, index: int) -> Value:

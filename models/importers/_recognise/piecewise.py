@@ -24,6 +24,7 @@ from tangency.models.importers._recognise.terms import (
     constant,
     function,
     inverse,
+    is_positive,
     is_variance,
     power,
     substitute,
@@ -92,6 +93,8 @@ def lift(f: Callable[..., Poly], *parts: Piecewise) -> Piecewise:
 
 
 def _sign(p: Poly, at: Fraction) -> Poly:
+    if is_positive(p):
+        return ONE
     number = substitute(p, at).number
     if number is None:
         raise NoFormError("a sign that is not seen")
@@ -103,6 +106,8 @@ def _signs(f: Piecewise) -> Piecewise:
     ends = [None, *f.cuts, None]
     cuts: list[Fraction] = list(f.cuts)
     for piece, low, high in zip(f.pieces, ends[:-1], ends[1:], strict=True):
+        if is_positive(piece):
+            continue
         if piece.line is None:
             raise NoFormError("a sign that is not seen")
         a, b = piece.line

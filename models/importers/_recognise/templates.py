@@ -75,18 +75,17 @@ def form_of(formula: Formula, *, dtype: str = "", x: Piecewise | None = None) ->
 # --- activations ----------------------------------------------------------------------------------
 
 
-def _gelu(half: float) -> Formula:
-    return lambda nx, x: 0.5 * x * (1.0 + nx.erf(x * half))
-
-
-#: Other formulas of records, with constants that round otherwise.
-_OTHER: tuple[tuple[str, Formula], ...] = (
-    # x/sqrt(2), as the record has it, is x sqrt(1/2) and x (1/sqrt(2)), which are two floats.
-    ("gelu", _gelu(math.sqrt(0.5))),
-    ("gelu", _gelu(1.0 / math.sqrt(2.0))),
-    # torch and JAX divide by 6; 1/6 is a float in the record's parameter, rounded in float64.
-    ("hardsigmoid", lambda nx, x: nx.minimum(nx.maximum(x + 3.0, 0.0), 6.0) / 6.0),
-)
+def _other(dtype: str) -> Iterator[tuple[str, Formula]]:
+    """Other formulas of records, with constants that round otherwise."""
+    own = np.dtype(dtype).type
+    # x/sqrt(2), as the record has it, is x sqrt(1/2); and that is 1/sqrt(2), in the model's dtype.
+    for half in (math.sqrt(0.5), float(own(1.0) / own(math.sqrt(2.0)))):
+        yield "gelu", lambda nx, x, c=half: 0.5 * x * (1.0 + nx.erf(x * c))  # type: ignore[misc]
+    # jnp.sqrt(2 / jnp.pi) is the root, in the model's dtype, of a rounded number.
+    c = float(np.sqrt(own(2.0 / math.pi)))
+    yield "gelu_tanh", lambda nx, x: 0.5 * x * (1.0 + nx.tanh(c * (x + 0.044715 * x**3)))
+    # torch and JAX divide by 6; the record's parameter 1/6 is rounded to float64.
+    yield "hardsigmoid", lambda nx, x: nx.minimum(nx.maximum(x + 3.0, 0.0), 6.0) / 6.0
 
 
 @functools.lru_cache(maxsize=8)
@@ -98,7 +97,7 @@ def _plain(dtype: str, names: tuple[str, ...]) -> dict[str, Activation]:
         record = activations.get(name)
         if not record.params and name != "identity":
             formulas.append((name, record.value))
-    for name, formula in (*formulas, *_OTHER):
+    for name, formula in (*formulas, *_other(dtype)):
         # A formula of a user may be any code: what has no form is not recognised.
         try:
             table.setdefault(form_of(formula, dtype=dtype).text, activations.get(name))

@@ -26,6 +26,7 @@ __all__ = [
     "exp",
     "function",
     "inverse",
+    "is_positive",
     "is_variance",
     "log",
     "parameter",
@@ -438,6 +439,17 @@ def _reduction(kind: str, p: Poly, over: Axes, count: int) -> Atom:
 def reduce_max(p: Poly, over: Axes, count: int) -> Poly:
     """The largest entry along axes."""
     return _of(_reduction("max", p, over, count)) if p.axes & over else p
+
+
+def is_positive(p: Poly) -> bool:
+    """Whether p is a sum of what is positive on all of the reals: exponentials and their kin."""
+    kinds = ("exp", "sigmoid", "softplus")
+
+    def positive(atom: Atom) -> bool:
+        inner = atom.kind in ("sum", "inverse", "sqrt") and is_positive(atom.args[0])
+        return atom.kind in kinds or inner
+
+    return bool(p.terms) and all(c > 0 and all(positive(a) for a, _ in m) for m, c in p.terms)
 
 
 def is_variance(p: Poly) -> bool:

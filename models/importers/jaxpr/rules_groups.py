@@ -60,12 +60,12 @@ def divided(em: Emitter, var: Var, count: int) -> tuple[Var, list[Eqn]] | None:
         user = em.only_consumer(user.out)
     if user is None or user.prim not in ("div", "mul"):
         return None
-    wanted = float(count) if user.prim == "div" else 1.0 / count
+    # Times the float that is nearest to 1/count is a mean, too: the exact 1/count is meant.
+    wanted = float(count if user.prim == "div" else np.dtype(em.builder.dtype).type(1.0 / count))
     number = scalar_of(user.inputs[1])
     if number is None and user.prim == "mul":
         number = scalar_of(user.inputs[0])
-    rtol = 1e-7 if em.builder.dtype == "float32" else 1e-15
-    close = number is not None and abs(number - wanted) <= rtol * wanted
+    close = number == wanted
     plain = all(c.key is None for c in user.inputs if isinstance(c, Const))
     return (user.out, path) if close and plain else None
 
