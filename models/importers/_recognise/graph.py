@@ -44,6 +44,7 @@ from tangency.models.ops import (
     Broadcast,
     Constant,
     Extremum,
+    Input,
     LayerNorm,
     LogSumExp,
     Prelu,
@@ -54,6 +55,7 @@ from tangency.models.ops import (
     Reshape,
     Scale,
     Select,
+    Shape,
     Softmax,
     Subtract,
 )
@@ -111,6 +113,14 @@ class _Forms:
         self.builder = builder
         self.scalars = scalars
         self._known: dict[tuple[int, int], Form | None] = {}
+        # What is computed twice (a tensor under another shape, say) is one node here.
+        first: dict[object, int] = {}
+        self._same: list[int] = []
+        for i, node in enumerate(builder.nodes):
+            inputs = tuple(self._same[j] for j in node.inputs)
+            own = i if isinstance(node.op, Input) else -1
+            key = (node.op, inputs, tuple(p.key for p in node.params), own)
+            self._same.append(first.setdefault(key, i))
 
     # --- regions ------------------------------------------------------------------------------
 
@@ -144,7 +154,8 @@ class _Forms:
 
     def _variables(self, i: int) -> set[int]:
         nodes = self.builder.nodes
-        return {j for j in nodes[i].inputs if not isinstance(nodes[j].op, Constant)}
+        inputs = {self._same[j] for j in nodes[i].inputs}
+        return {j for j in inputs if not isinstance(nodes[j].op, Constant)}
 
     def _template(self, start: int, end: int) -> Any:
         form = self.form(start, end)
@@ -168,6 +179,7 @@ class _Forms:
 
     def form(self, start: int, i: int) -> Form | None:
         """Node i as a function of an entry of node ``start``, or None."""
+        i = self._same[i]
         key = (start, i)
         if key not in self._known:
             try:
@@ -195,7 +207,7 @@ class _Forms:
             raise NoFormError(op.kind)
         operands: list[Form | str] = [self._operand(start, j) for j in node.inputs]
         operands += [self._weight(p.key, trainable=p.trainable) for p in node.params]
-        values, frame = self._aligned(operands, len(node.shape))
+        values, frame = self._aligned(operands, start, node.shape)
         nx = Namespace(constants=False)
         terms = [Term(v, exact) for v in values]
         return _JOINED[type(op)](nx, op, *terms).value, frame
@@ -214,8 +226,11 @@ class _Forms:
             return Piecewise((number,)), (None,) * array.ndim
         return key
 
-    def _aligned(self, operands: Sequence[Form | str], rank: int) -> tuple[list[Piecewise], Frame]:
+    def _aligned(
+        self, operands: Sequence[Form | str], start: int, shape: Shape
+    ) -> tuple[list[Piecewise], Frame]:
         """Operands that broadcast as NumPy's do, and which axis of the entry each axis is."""
+        rank = len(shape)
         frame: list[int | None] = [None] * rank
         for own in (o[1] for o in operands if not isinstance(o, str)):
             for d, axis in enumerate(own, rank - len(own)):
@@ -225,17 +240,31 @@ class _Forms:
         axes = [a for a in frame if a is not None]
         if len(set(axes)) < len(axes):
             raise NoFormError("axes crossed")
+        if any(s != 1 and a is None for s, a in zip(shape, frame, strict=True)):
+            frame = list(self._whole(start, shape, tuple(frame)))
         values = []
         for o in operands:
             if not isinstance(o, str):
                 values.append(o[0])
                 continue
-            shape = self.builder.weights[o].shape
-            along = [frame[d] for d, s in enumerate(shape, rank - len(shape)) if s != 1]
+            sizes = self.builder.weights[o].shape
+            along = [frame[d] for d, s in enumerate(sizes, rank - len(sizes)) if s != 1]
             if None in along or " " in o:
                 raise NoFormError("a parameter along no axis of the entry")
             values.append(Piecewise((parameter(o, [a for a in along if a is not None]),)))
         return values, tuple(frame)
+
+    def _whole(self, start: int, shape: Shape, frame: Frame) -> Frame:
+        """The frame of what is repeated to the axes of the entry, all of them and in order."""
+        own = [(a, s) for a, s in enumerate(self.builder.nodes[start].shape) if s != 1]
+        if [s for s in shape if s != 1] != [s for _, s in own]:
+            raise NoFormError("entries repeated along a new axis")
+        axes = iter(a for a, _ in own)
+        wide = tuple(next(axes) if s != 1 else None for s in shape)
+        for axis, known in zip(wide[::-1], frame[::-1], strict=False):
+            if known not in (None, axis):
+                raise NoFormError("axes crossed")
+        return wide
 
     def _group(self, start: int, node: Node) -> Form:
         nodes, op = self.builder.nodes, node.op
@@ -249,16 +278,7 @@ class _Forms:
             kept = iter(a for a, _ in long)
             return value, tuple(next(kept) if s != 1 else None for s in node.shape)
         if isinstance(op, Broadcast):
-            # Repeated to the axes of the entry itself, in their order, and to no others.
-            axes = iter(a for a, s in enumerate(own) if s != 1)
-            sizes = [s for s in own if s != 1]
-            if [s for s in node.shape if s != 1] != sizes:
-                raise NoFormError("entries repeated along a new axis")
-            wide = tuple(next(axes) if s != 1 else None for s in node.shape)
-            for axis, d in zip(frame[::-1], range(len(wide) - 1, -1, -1), strict=False):
-                if axis is not None and wide[d] != axis:
-                    raise NoFormError("axes crossed")
-            return value, wide
+            return value, self._whole(start, node.shape, frame)
         along = op.axes if not isinstance(op, Softmax) else (op.axis,)  # type: ignore[attr-defined]
         dims = {a % len(shape) for a in along}
         over = frozenset(a for d in dims if (a := frame[d]) is not None)
