@@ -58,6 +58,7 @@ from tangency.models.ops import (
     Shape,
     Softmax,
     Subtract,
+    Transpose,
 )
 from tangency.models.structure import Node
 
@@ -66,7 +67,7 @@ __all__ = ["recognise"]
 #: The longest composite of the frameworks takes about twenty nodes.
 _LONGEST = 48
 _JOINS = (Add, Subtract, Product, Quotient, Extremum, Select, Scale, Activate)
-_GROUPS = (Reshape, Broadcast, Reduce, ReduceExtremum, LogSumExp, Softmax, LayerNorm)
+_GROUPS = (Reshape, Broadcast, Transpose, Reduce, ReduceExtremum, LogSumExp, Softmax, LayerNorm)
 Frame = tuple[int | None, ...]
 """For each axis of a node, the axis of the entry that it is; None for an axis of size one."""
 Form = tuple[Piecewise, Frame]
@@ -164,6 +165,9 @@ class _Forms:
         shapes = [self.builder.nodes[i].shape for i in (start, end)]
         whole = prod(shapes[0]) == prod(shapes[1])
         axes = _long(shapes[0])
+        order = [a for a in form[1] if a is not None]
+        if order != sorted(order):
+            return None  # a transpose is part of it
         try:
             if whole and not any(a.kind in ("sum", "max", "param") for a in _atoms(form[0])):
                 return record_of(form[0], self.builder.dtype)
@@ -255,16 +259,26 @@ class _Forms:
         return values, tuple(frame)
 
     def _whole(self, start: int, shape: Shape, frame: Frame) -> Frame:
-        """The frame of what is repeated to the axes of the entry, all of them and in order."""
-        own = [(a, s) for a, s in enumerate(self.builder.nodes[start].shape) if s != 1]
-        if [s for s in shape if s != 1] != [s for _, s in own]:
-            raise NoFormError("entries repeated along a new axis")
-        axes = iter(a for a, _ in own)
-        wide = tuple(next(axes) if s != 1 else None for s in shape)
-        for axis, known in zip(wide[::-1], frame[::-1], strict=False):
-            if known not in (None, axis):
-                raise NoFormError("axes crossed")
-        return wide
+        """The frame of what is repeated along axes that no entry has named yet.
+
+        What is repeated does not vary along such an axis, and a parameter varies along it alone:
+        it may be called by any axis of the entry of that size. The others must agree later.
+        """
+        own = {a: s for a, s in enumerate(self.builder.nodes[start].shape) if s != 1}
+        known = [None] * (len(shape) - len(frame)) + list(frame)
+        if [s for s in shape if s != 1] == list(own.values()):
+            axes = iter(own)
+            wide = tuple(next(axes) if s != 1 else None for s in shape)
+            if all(k in (None, a) for k, a in zip(known, wide, strict=True)):
+                return wide
+        free = [a for a in own if a not in known]
+        for d, s in enumerate(shape):
+            if s != 1 and known[d] is None:
+                known[d] = next((a for a in free if own[a] == s), None)
+                if known[d] is None:
+                    raise NoFormError("entries repeated along a new axis")
+                free.remove(known[d])
+        return tuple(known)
 
     def _group(self, start: int, node: Node) -> Form:
         nodes, op = self.builder.nodes, node.op
@@ -277,6 +291,8 @@ class _Forms:
                 raise NoFormError("entries that move")
             kept = iter(a for a, _ in long)
             return value, tuple(next(kept) if s != 1 else None for s in node.shape)
+        if isinstance(op, Transpose):
+            return value, tuple(frame[p] for p in op.permutation)
         if isinstance(op, Broadcast):
             return value, self._whole(start, node.shape, frame)
         along = op.axes if not isinstance(op, Softmax) else (op.axis,)  # type: ignore[attr-defined]
@@ -401,7 +417,9 @@ class _Writer:
             flat = b.reshape(y, (*lead, prod(shape) // prod(lead)))
             node = b.laid_out(flat, flat.shape[1:])
             done = b.emit(Softmax(len(lead) - 1), [node], view=flat.shape)
-            return b.transpose(b.reshape(done, y.shape), [order.index(d) for d in range(len(order))])
+            return b.transpose(
+                b.reshape(done, y.shape), [order.index(d) for d in range(len(order))]
+            )
         if what.kind == "layer_norm":
             sizes = tuple(shape[a + 1] for a in axes)
             held = {role: self.weights[key] for role, key in what.roles}

@@ -43,7 +43,7 @@ class Flattener:
     Attributes
     ----------
     eqns : list of Eqn
-        The equations, in order.    """
+        The equations, in order."""
 
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []
