@@ -12,15 +12,12 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from tangency.models.activations import Activation
 from tangency.models.builder import Builder, Value
-from tangency.models.importers._recognise.piecewise import Namespace, Piecewise, Term, lift
+from tangency.models.importers._recognise.piecewise import Namespace, Piecewise, Term
 from tangency.models.importers._recognise.templates import (
     Group,
     exact,
-    form_of,
     group_of,
     norm,
     prelu_slope,
@@ -28,7 +25,6 @@ from tangency.models.importers._recognise.templates import (
 )
 from tangency.models.importers._recognise.terms import (
     NoFormError,
-    Poly,
     constant,
     entry,
     exp,

@@ -101,7 +101,7 @@ def _plain(dtype: str, names: tuple[str, ...]) -> dict[str, Activation]:
         # A formula of a user may be any code: what has no form is not recognised.
         try:
             table.setdefault(form_of(formula, dtype=dtype).text, activations.get(name))
-        except Exception:  # noqa: S112
+        except Exception:
             continue
     return table
 

@@ -16,11 +16,11 @@ from functools import cached_property, reduce
 __all__ = [
     "FUNCTIONS",
     "ONE",
-    "X",
     "ZERO",
     "Atom",
     "NoFormError",
     "Poly",
+    "X",
     "constant",
     "entry",
     "exp",

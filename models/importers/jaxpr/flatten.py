@@ -43,7 +43,8 @@ class Flattener:
     Attributes
     ----------
     eqns : list of Eqn
-        The equations, in order."""
+        The equations, in order.
+    """
 
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []

@@ -15,14 +15,10 @@ from tangency.models.importers.jaxpr.terms import Const, Eqn, Ref, Var, scalar_o
 from tangency.models.ops import (
     BatchNorm,
     GroupSort,
-    LayerNorm,
-    LogSumExp,
     Op,
     Reduce,
     ReduceExtremum,
-    Softmax,
 )
-from tangency.models.ops import Subtract as Minus
 
 
 def ints(values: Sequence[Any]) -> tuple[int, ...]:
