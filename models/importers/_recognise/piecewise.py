@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from tangency.models.importers._recognise.terms import (
@@ -115,7 +116,7 @@ def _signs(f: Piecewise) -> Piecewise:
             cuts.append(-a / b)
     fine = tuple(sorted(cuts))
     # A point inside each interval: on it, each piece keeps its sign.
-    inside = [(u + v) / 2 for u, v in zip(fine[:-1], fine[1:], strict=True)]
+    inside = [(u + v) / 2 for u, v in pairwise(fine)]
     inside = [fine[0] - 1, *inside, fine[-1] + 1] if fine else [Fraction(0)]
     pieces = tuple(_sign(p, at) for p, at in zip(f.between(fine), inside, strict=True))
     return Piecewise(pieces, fine, tuple(_sign(f.at(c), c) for c in fine))

@@ -163,7 +163,7 @@ def _guesses(form: Piecewise) -> Iterator[tuple[str, dict[str, Fraction]]]:
         yield "power", {"n": Fraction(monomial[0][1])}
 
 
-# --- softmax, norms, PReLU --------------------------------------------------------------------------
+# --- softmax, norms, PReLU ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -404,7 +404,7 @@ def substitute(p: Poly, at: Fraction) -> Poly:
 
 
 def reduce_sum(p: Poly, over: Axes, count: int) -> Poly:
-    """The sum along axes; ``count`` is its number of terms. What is constant along them goes out."""
+    """The sum of ``count`` terms along axes; what is constant along them goes out of it."""
     out = []
     for m, c in p.terms:
         outside, inside = constant(c), ONE
