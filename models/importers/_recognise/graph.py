@@ -249,9 +249,10 @@ class _Forms:
                 continue
             sizes = self.builder.weights[o].shape
             along = [frame[d] for d, s in enumerate(sizes, rank - len(sizes)) if s != 1]
-            if None in along or " " in o:
-                raise NoFormError("a parameter along no axis of the entry")
-            values.append(Piecewise((parameter(o, [a for a in along if a is not None]),)))
+            axes = [a for a in along if a is not None]
+            if len(axes) < len(along) or axes != sorted(axes) or " " in o:
+                raise NoFormError("a parameter that does not lie along the axes of the entry")
+            values.append(Piecewise((parameter(o, axes),)))
         return values, tuple(frame)
 
     def _whole(self, start: int, shape: Shape, frame: Frame) -> Frame:

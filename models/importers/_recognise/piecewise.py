@@ -169,6 +169,14 @@ class Term:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __eq__(self, other: object) -> bool:
+        raise NoFormError("a comparison by ==")
+
+    def __bool__(self) -> bool:
+        raise NoFormError("a branch in Python")
+
+    __hash__ = None  # type: ignore[assignment]
+
     def sign(self) -> Term:
         """-1, 0 or 1."""
         signs = _signs(self.value)

@@ -54,7 +54,7 @@ def exact(c: float) -> Fraction:
     return Fraction(float(c))
 
 
-def form_of(formula: Formula, *, dtype: str = "", x: Piecewise | None = None) -> Piecewise:
+def form_of(formula: Formula, *, dtype: str = "") -> Piecewise:
     """The normal form of a formula of x.
 
     With a ``dtype``, its constants are rounded to that type, and irrational ones may be in it.
@@ -65,8 +65,8 @@ def form_of(formula: Formula, *, dtype: str = "", x: Piecewise | None = None) ->
     def rounded(c: float) -> Fraction:
         return Fraction(float(np.dtype(dtype).type(c)))
 
-    term = Term(Piecewise((entry(),)) if x is None else x, rounded if dtype else exact)
-    result = formula(Namespace(constants=bool(dtype)), term)
+    x = Term(Piecewise((entry(),)), rounded if dtype else exact)
+    result = formula(Namespace(constants=bool(dtype)), x)
     if not isinstance(result, Term):
         raise NoFormError("a constant")
     return result.value
@@ -75,32 +75,50 @@ def form_of(formula: Formula, *, dtype: str = "", x: Piecewise | None = None) ->
 # --- activations ----------------------------------------------------------------------------------
 
 
-def _other(dtype: str) -> Iterator[tuple[str, Formula]]:
-    """Other formulas of records, with constants that round otherwise."""
+def _gelu(half: float) -> Formula:
+    return lambda nx, x: 0.5 * x * (1.0 + nx.erf(half * x))
+
+
+def _gelu_tanh(scale: float) -> Formula:
+    return lambda nx, x: 0.5 * x * (1.0 + nx.tanh(scale * (x + 0.044715 * x**3)))
+
+
+def _sixth(nx: Any, x: Any) -> Any:
+    return x * nx.minimum(nx.maximum(x * (1.0 / 6.0) + 0.5, 0.0), 1.0)
+
+
+def _other(dtype: str) -> tuple[tuple[str, str, Formula], ...]:
+    """Other formulas of records, with constants that round otherwise, and to which type."""
     own = np.dtype(dtype).type
-    # x/sqrt(2), as the record has it, is x sqrt(1/2); and that is 1/sqrt(2), in the model's dtype.
-    for half in (math.sqrt(0.5), float(own(1.0) / own(math.sqrt(2.0)))):
-        yield "gelu", lambda nx, x, c=half: 0.5 * x * (1.0 + nx.erf(x * c))  # type: ignore[misc]
-    # jnp.sqrt(2 / jnp.pi) is the root, in the model's dtype, of a rounded number.
-    c = float(np.sqrt(own(2.0 / math.pi)))
-    yield "gelu_tanh", lambda nx, x: 0.5 * x * (1.0 + nx.tanh(c * (x + 0.044715 * x**3)))
-    # torch and JAX divide by 6; the record's parameter 1/6 is rounded to float64.
-    yield "hardsigmoid", lambda nx, x: nx.minimum(nx.maximum(x + 3.0, 0.0), 6.0) / 6.0
+    root_2, root_2_over_pi = own(math.sqrt(2.0)), np.sqrt(own(2.0 / math.pi))
+    return (
+        # x/sqrt(2), as the record has it, is x sqrt(1/2); and that may be 1/sqrt(2), divided in
+        # the model's dtype.
+        ("gelu", dtype, _gelu(math.sqrt(0.5))),
+        ("gelu", dtype, _gelu(float(own(1.0) / root_2))),
+        # jnp.sqrt(2 / jnp.pi) is the root, in the model's dtype, of a rounded number.
+        ("gelu_tanh", dtype, _gelu_tanh(float(root_2_over_pi))),
+        # x hardsigmoid(x) has 1/6 as a float: of ONNX, and of the record.
+        ("hardswish", dtype, _sixth),
+        ("hardswish", "float64", _sixth),
+        # torch and JAX divide by 6; 1/6 in the record is a float64.
+        ("hardsigmoid", dtype, lambda nx, x: nx.minimum(nx.maximum(x + 3.0, 0.0), 6.0) / 6.0),
+    )
 
 
 @functools.lru_cache(maxsize=8)
 def _plain(dtype: str, names: tuple[str, ...]) -> dict[str, Activation]:
     """Records without parameters by the texts of their forms."""
     table: dict[str, Activation] = {}
-    formulas: list[tuple[str, Formula]] = []
+    formulas: list[tuple[str, str, Formula]] = []
     for name in dict.fromkeys((*_FIRST, *names)):
         record = activations.get(name)
         if not record.params and name != "identity":
-            formulas.append((name, record.value))
-    for name, formula in (*formulas, *_other(dtype)):
+            formulas.append((name, dtype, record.value))
+    for name, own, formula in (*formulas, *_other(dtype)):
         # A formula of a user may be any code: what has no form is not recognised.
         try:
-            table.setdefault(form_of(formula, dtype=dtype).text, activations.get(name))
+            table.setdefault(form_of(formula, dtype=own).text, activations.get(name))
         except Exception:
             continue
     return table
