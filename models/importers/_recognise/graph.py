@@ -271,10 +271,11 @@ class _Forms:
         free = [a for a in own if a not in known]
         for d, s in enumerate(shape):
             if s != 1 and known[d] is None:
-                known[d] = next((a for a in free if own[a] == s), None)
-                if known[d] is None:
+                axis = next((a for a in free if own[a] == s), None)
+                if axis is None:
                     raise NoFormError("entries repeated along a new axis")
-                free.remove(known[d])
+                known[d] = axis
+                free.remove(axis)
         return tuple(known)
 
     def _group(self, start: int, node: Node) -> Form:

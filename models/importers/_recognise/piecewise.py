@@ -182,18 +182,21 @@ class Term:
         signs = _signs(self.value)
         return Term(lift(lambda p: p, signs), self.read)
 
+    def _compared(self, other: Any, *signs: int) -> Term:
+        """1 where the sign of the difference is one of these, else 0."""
+        return (self - other).sign()._with(lambda p: ONE if p.number in signs else ZERO)
+
     def __gt__(self, other: Any) -> Term:
-        """1 where it holds, else 0."""
-        return (self - other).sign()._with(lambda p: ONE if p == ONE else ZERO)
+        return self._compared(other, 1)
 
     def __lt__(self, other: Any) -> Term:
-        return -self > -other
+        return self._compared(other, -1)
 
     def __ge__(self, other: Any) -> Term:
-        return 1.0 - (self < other)
+        return self._compared(other, 0, 1)
 
     def __le__(self, other: Any) -> Term:
-        return 1.0 - (self > other)
+        return self._compared(other, -1, 0)
 
 
 class Namespace:

@@ -280,10 +280,8 @@ def prelu_slope(form: Piecewise) -> tuple[str, Axes] | None:
     """The parameter of ``x if x > 0 else slope x`` and the axes along which it varies, or None."""
     if form.cuts != (Fraction(0),) or form.points[0] != ZERO:
         return None
-    slopes = [a for a in form.pieces[0].atoms() if a.kind == "param"]
-    (x,) = [a for a in form.pieces[1].atoms() if a.kind == "x"][:1] or [None]
-    if len(slopes) != 1 or x is None or form.pieces[1] != _param(x):
-        return None
-    if form.pieces[0] != _param(x) * _param(slopes[0]):
+    left, right = form.pieces
+    slopes = [a for a in left.atoms() if a.kind == "param"]
+    if len(slopes) != 1 or right != entry() or left != _param(slopes[0]) * entry():
         return None
     return name_of(slopes[0]), slopes[0].axes
