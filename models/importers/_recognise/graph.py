@@ -8,6 +8,7 @@ largest region that is one is written as one op. What is none stays as the model
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -56,7 +57,7 @@ from tangency.models.ops import (
     Subtract,
     Transpose,
 )
-from tangency.models.structure import Node
+from tangency.models.structure import Node, Param
 
 __all__ = ["recognise"]
 
@@ -67,6 +68,16 @@ _GROUPS = (Reshape, Broadcast, Transpose, Reduce, ReduceExtremum, LogSumExp, Sof
 Frame = tuple[int | None, ...]
 """For each axis of a node, the axis of the entry that it is; None for an axis of size one."""
 Form = tuple[Piecewise, Frame]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of parameters under a shape, in which its entries keep their order."""
+
+    key: str
+    shape: Shape
+
+
 Match = tuple[int, Activation | Group | tuple[str, frozenset[int]]]
 
 
@@ -152,7 +163,14 @@ class _Forms:
     def _variables(self, i: int) -> set[int]:
         nodes = self.builder.nodes
         inputs = {self._same[j] for j in nodes[i].inputs}
-        return {j for j in inputs if not isinstance(nodes[j].op, Constant)}
+        return {j for j in inputs if self._fixed(j) is None}
+
+    def _fixed(self, j: int) -> Param | None:
+        """The tensor that a node is, whatever its input: a constant, perhaps in another shape."""
+        node = self.builder.nodes[j]
+        while isinstance(node.op, Reshape | Broadcast):
+            node = self.builder.nodes[node.inputs[0]]
+        return node.params[0] if isinstance(node.op, Constant) else None
 
     def _template(self, start: int, end: int) -> Any:
         form = self.form(start, end)
@@ -205,34 +223,37 @@ class _Forms:
             return self._group(start, node)
         if not isinstance(op, _JOINS):
             raise NoFormError(op.kind)
-        operands: list[Form | str] = [self._operand(start, j) for j in node.inputs]
-        operands += [self._weight(p.key, trainable=p.trainable) for p in node.params]
+        operands = [self._operand(start, j) for j in node.inputs]
+        operands += [self._weight(p, p.shape) for p in node.params]
         values, frame = self._aligned(operands, start, node.shape)
         nx = Namespace(constants=False)
         terms = [Term(v, exact) for v in values]
         return _JOINED[type(op)](nx, op, *terms).value, frame
 
-    def _operand(self, start: int, j: int) -> Form | str:
-        node = self.builder.nodes[j]
-        if isinstance(node.op, Constant) and j != start:
-            return self._weight(node.params[0].key, trainable=node.params[0].trainable)
-        return self._need(start, j)
+    def _operand(self, start: int, j: int) -> Form | Weight:
+        fixed = self._fixed(j)
+        return self._need(start, j) if fixed is None else self._weight(fixed, self._shape(j))
 
-    def _weight(self, key: str, *, trainable: bool) -> Form | str:
-        """A number, or the name of a tensor of parameters."""
-        array = self.builder.weights[key]
-        if array.size == 1 and (self.scalars or not trainable):
+    def _shape(self, j: int) -> Shape:
+        return self.builder.nodes[j].shape
+
+    def _weight(self, param: Param, shape: Shape) -> Form | Weight:
+        """A number, or a tensor of parameters under a shape."""
+        array = self.builder.weights[param.key]
+        if array.size == 1 and (self.scalars or not param.trainable):
             number = constant(exact(array.reshape(-1)[0]))
-            return Piecewise((number,)), (None,) * array.ndim
-        return key
+            return Piecewise((number,)), (None,) * len(shape)
+        if prod(shape) != array.size or " " in param.key:
+            raise NoFormError("a tensor that is repeated")
+        return Weight(param.key, shape)
 
     def _aligned(
-        self, operands: Sequence[Form | str], start: int, shape: Shape
+        self, operands: Sequence[Form | Weight], start: int, shape: Shape
     ) -> tuple[list[Piecewise], Frame]:
         """Operands that broadcast as NumPy's do, and which axis of the entry each axis is."""
         rank = len(shape)
         frame: list[int | None] = [None] * rank
-        for own in (o[1] for o in operands if not isinstance(o, str)):
+        for own in (o[1] for o in operands if not isinstance(o, Weight)):
             for d, axis in enumerate(own, rank - len(own)):
                 if axis is not None and frame[d] not in (None, axis):
                     raise NoFormError("axes crossed")
@@ -244,15 +265,15 @@ class _Forms:
             frame = list(self._whole(start, shape, tuple(frame)))
         values = []
         for o in operands:
-            if not isinstance(o, str):
+            if not isinstance(o, Weight):
                 values.append(o[0])
                 continue
-            sizes = self.builder.weights[o].shape
-            along = [frame[d] for d, s in enumerate(sizes, rank - len(sizes)) if s != 1]
+            sizes = enumerate(o.shape, rank - len(o.shape))
+            along = [frame[d] for d, s in sizes if s != 1]
             axes = [a for a in along if a is not None]
-            if len(axes) < len(along) or axes != sorted(axes) or " " in o:
+            if len(axes) < len(along) or axes != sorted(axes):
                 raise NoFormError("a parameter that does not lie along the axes of the entry")
-            values.append(Piecewise((parameter(o, axes),)))
+            values.append(Piecewise((parameter(o.key, axes),)))
         return values, tuple(frame)
 
     def _whole(self, start: int, shape: Shape, frame: Frame) -> Frame:

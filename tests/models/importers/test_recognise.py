@@ -100,9 +100,11 @@ def test_a_wrong_class_is_no_longer_proved():
     x = np.float32([[100, 0]])
     network = from_jax(model, x)
     assert np.argmax(model(x)) == 0
-    found = tangency.certify_robust(network, x, 0.01)
-    labels = np.asarray(found.labels) if hasattr(found, "labels") else np.array([0])
-    assert labels.tolist() == [0]
+    wrong, right = (
+        tangency.certify_robust(network, x, np.array([label]), 0.01) for label in (1, 0)
+    )
+    assert not wrong.verified.any()
+    assert right.verified.all()
 
 
 def test_a_slope_beyond_the_first_kink_is_in_the_bound():
