@@ -283,8 +283,16 @@ def _negative(p: Poly) -> bool:
 
 
 def exp(p: Poly) -> Poly:
-    """``e^p``."""
-    return _of(_atom("exp", p)) if p.terms else ONE
+    """``e^p``; of n log q and n log(1 + e^v) in p it is ``q^n`` and ``(1 + e^v)^n``."""
+    rest, out = p, ONE
+    for m, c in p.terms:
+        if len(m) != 1 or m[0][1] != 1 or c.denominator != 1:
+            continue
+        atom = m[0][0]
+        if atom.kind == "softplus" or (atom.kind == "log" and is_positive(atom.args[0])):
+            inner = atom.args[0] if atom.kind == "log" else ONE + exp(atom.args[0])
+            rest, out = rest - Poly({m: c}), out * power(inner, int(c))
+    return out * _of(_atom("exp", rest)) if rest.terms else out
 
 
 def log(p: Poly) -> Poly:
