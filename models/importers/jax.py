@@ -29,10 +29,15 @@ def from_jax(
     """The network of a JAX function, read from its jaxpr.
 
     The function is traced at a batch of one, calls are inlined, loops with a fixed number of steps
-    unrolled. Activations, softmax, layer and batch norm are recognised by what they compute
-    (compared at several hundred points), whatever they are called, and so is MaxMin (by which
-    entries are compared); the rest is imported primitive by primitive. The network is in the dtype
+    unrolled. Activations, softmax, layer and batch norm are recognised by their structure: by the
+    exact normal form of their formulas, whatever they are called; and so is MaxMin (by which
+    entries are compared). The rest is imported primitive by primitive. The network is in the dtype
     of the example; JAX's 64-bit setting is left alone.
+
+    All numbers are those that the model has, in its dtype (a slope of 0.01 is 0.009999999776 in
+    float32), but for the constants of a recognised formula that the dtype only rounds, bit for bit
+    (sqrt(2) and 0.044715 of GELU, those of SELU, 1.702, 1/n of a mean): there the exact ones are
+    meant.
 
     Parameters
     ----------

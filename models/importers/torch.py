@@ -33,8 +33,11 @@ def from_torch(
 ) -> Network:
     """Read a module, in evaluation mode, as a Network; the module itself is not changed.
 
-    Softplus is read as the exact function: torch's own, which is linear where ``beta x > 20``,
-    differs from it by at most ``2.1e-9 / beta`` there. Minus infinity in a fixed mask that is added
+    Activations, softmax and norms written out are recognised by the exact normal form of their
+    formulas; constants of these that the dtype only rounds (sqrt(2) of GELU, those of SELU) stand
+    for the exact ones. Softplus is read as the exact function: torch's own, which is linear where
+    ``beta x > 20``, differs from it by at most ``2.1e-9 / beta`` there; a lower threshold is
+    refused. Minus infinity in a fixed mask that is added
     to scores becomes -1e30, whose exponential is zero just as well. A weight that the module
     computes from others (``torch.nn.utils.parametrize``, as in 1-Lipschitz layers) is computed
     once, as in evaluation, and held under its own name.

@@ -348,14 +348,15 @@ def smooth(depth):
 
 
 @settings(max_examples=200, deadline=None)
-@given(smooth(3), st.lists(st.fractions(-20, 20, max_denominator=64), min_size=3, max_size=5))
+@given(smooth(3), st.lists(numbers, min_size=3, max_size=5))
 def test_rewritings_are_identities(formula, points):
     try:
         form = form_of(formula)
     except NoFormError:
         return  # the sign of what bends
     with mpmath.workdps(400):
-        for at in (*points, *form.cuts):
+        binary = (c for c in form.cuts if c.denominator.bit_count() == 1)
+        for at in (*points, *binary):  # the others are rounded, and lie on either side
             x = mpmath.mpf(at.numerator) / at.denominator
             try:
                 want = formula(Mp, x)
