@@ -184,7 +184,8 @@ class Term:
 
     def _compared(self, other: Any, *signs: int) -> Term:
         """1 where the sign of the difference is one of these, else 0."""
-        return (self - other).sign()._with(lambda p: ONE if p.number in signs else ZERO)
+        difference: Term = self - other
+        return difference.sign()._with(lambda p: ONE if p.number in signs else ZERO)
 
     def __gt__(self, other: Any) -> Term:
         return self._compared(other, 1)
