@@ -10,6 +10,7 @@ import numpy as np
 from tangency.models.arrays import check_array
 from tangency.models.builder import Builder
 from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.jaxpr.functions import Function, Leaf, as_function, check_leaves
 from tangency.models.network import Network, precision
@@ -28,10 +29,15 @@ def from_jax(
     """The network of a JAX function, read from its jaxpr.
 
     The function is traced at a batch of one, calls are inlined, loops with a fixed number of steps
-    unrolled. Activations, softmax, layer and batch norm are recognised by what they compute
-    (compared at several hundred points), whatever they are called, and so is MaxMin (by which
-    entries are compared); the rest is imported primitive by primitive. The network is in the dtype
+    unrolled. Activations, softmax, layer and batch norm are recognised by their structure: by the
+    exact normal form of their formulas, whatever they are called; and so is MaxMin (by which
+    entries are compared). The rest is imported primitive by primitive. The network is in the dtype
     of the example; JAX's 64-bit setting is left alone.
+
+    All numbers are those that the model has, in its dtype (a slope of 0.01 is 0.009999999776 in
+    float32), but for the constants of a recognised formula that the dtype only rounds, bit for bit
+    (sqrt(2) and 0.044715 of GELU, those of SELU, 1.702, 1/n of a mean): there the exact ones are
+    meant.
 
     Parameters
     ----------
@@ -172,7 +178,7 @@ def _written(
     from tangency.models.importers.jaxpr import rules
     from tangency.models.importers.jaxpr.descent import note_descent
     from tangency.models.importers.jaxpr.flatten import Flattener
-    from tangency.models.importers.jaxpr.recognise import recognise
+    from tangency.models.importers.jaxpr.needed import needed
     from tangency.models.importers.jaxpr.terms import Const, Ref, Var
 
     flattener = Flattener()
@@ -182,7 +188,7 @@ def _written(
     outputs = flattener.closed(closed, args)
     if not outputs:
         raise InputError("the model returns no array")
-    eqns = recognise(flattener.eqns, outputs, flattener.hints, dtype)
+    eqns = needed(flattener.eqns, outputs)
     drawn = any(isinstance(r, Const) and r.drawn for eqn in eqns for r in eqn.inputs)
     if drawn and function.draws:
         raise UnsupportedError(
@@ -194,6 +200,7 @@ def _written(
     emitter = rules.Emitter(builder, eqns, outputs)
     ends = emitter.run(zip(inputs, values, strict=True))
     note_descent(builder.gains, eqns, outputs)
+    ends = recognise(builder, ends, named=False)
     return builder.finish(ends, source="jax")
 
 

@@ -31,6 +31,10 @@ def from_onnx(
 ) -> Network:
     """Import an ONNX model.
 
+    Activations, softmax and norms that an exporter wrote in pieces are recognised by the exact
+    normal form of their formulas; constants of these that the dtype only rounds, bit for bit
+    (sqrt(2) and 0.044715 of GELU, those of SELU), stand for the exact ones.
+
     Parameters
     ----------
     source : path, bytes or onnx.ModelProto

@@ -9,6 +9,7 @@ import numpy as np
 
 from tangency.models.builder import Builder, Value
 from tangency.models.errors import InputError, MissingPackageError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.torch_example import (
     common_dtype,
@@ -32,8 +33,11 @@ def from_torch(
 ) -> Network:
     """Read a module, in evaluation mode, as a Network; the module itself is not changed.
 
-    Softplus is read as the exact function: torch's own, which is linear where ``beta x > 20``,
-    differs from it by at most ``2.1e-9 / beta`` there. Minus infinity in a fixed mask that is added
+    Activations, softmax and norms written out are recognised by the exact normal form of their
+    formulas; constants of these that the dtype only rounds (sqrt(2) of GELU, those of SELU) stand
+    for the exact ones. Softplus is read as the exact function: torch's own, which is linear where
+    ``beta x > 20``, differs from it by at most ``2.1e-9 / beta`` there; a lower threshold is
+    refused. Minus infinity in a fixed mask that is added
     to scores becomes -1e30, whose exponential is zero just as well. A weight that the module
     computes from others (``torch.nn.utils.parametrize``, as in 1-Lipschitz layers) is computed
     once, as in evaluation, and held under its own name.
@@ -180,7 +184,7 @@ def _graph(
             ends.append(_left(reader, out, batch_axis))
     if not ends:
         raise UnsupportedError(f"model {source}: it returns no tensor")
-    return builder.finish(ends, source=source)
+    return builder.finish(recognise(builder, ends), source=source)
 
 
 def _entered(builder: Builder, shape: tuple[int, ...], axis: int | None, index: int) -> Value:
