@@ -85,6 +85,8 @@ def from_torch(
             f"from_torch takes a torch.nn.Module or an ExportedProgram, got {kind_of(module)}"
         )
     if example is None and exported:
+        if not module.example_inputs:
+            raise InputError("the exported program holds no example inputs: give example=")
         example = module.example_inputs[0]
     inputs = first_sample(example, batch_axis)
     name = type(module).__name__
