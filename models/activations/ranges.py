@@ -122,6 +122,11 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi`` on boxes; see :meth:`Activation.range_on`."""
     box = check_boxes(record, lower, upper)
     if record.staircase:
+        if not record._rises:
+            raise InputError(
+                f"{record} is said to be a staircase, and its formula is not shown to rise: leave "
+                "the field staircase out"
+            )
         first, second = (at_points(record, 0, x) for x in (box.lower, box.upper))
         return Interval._make(first.lower, second.upper)
     if "value" in record.single_use:

@@ -63,8 +63,8 @@ class Activation:
     formula, source : str
         One readable line each.
     derivative : callable ``(nx, x) -> phi'(x)``, optional
-        By default forward-mode jets over ``value``, and so in any case where ``value`` is not shown
-        to be continuous.
+        By default forward-mode jets over ``value``, and proofs about a record that is not the
+        catalogue's take these in any case: nothing shows that a formula is the slope of another.
     kinks : tuple of float
         Points where ``phi'`` jumps. Optional: interval arithmetic finds them too, to 1e-13.
     jumps : tuple of float
@@ -89,7 +89,8 @@ class Activation:
     single_use : tuple of "value", "slope"
         Formulas in which ``x`` occurs once: their interval extension is the exact range.
     staircase : bool
-        Locally constant and nondecreasing (sign, floor).
+        Locally constant and nondecreasing (sign, floor); an InputError where intervals do not show
+        that it rises.
     parity : "even", "odd" or None
         ``phi(-x) = phi(x)`` or ``-phi(x)``.
     homogeneous : int, optional
@@ -213,13 +214,13 @@ class Activation:
         """Enclose ``phi`` (order 0), its slopes (1) or second derivatives (2) on cells.
 
         Slopes and second derivatives in the sense of :mod:`.jets`: at every point of a cell, its
-        ends included, of both sides. A record's own formula of ``phi'`` counts where ``phi`` is
-        shown to be continuous; the slope of a jump is in no formula.
+        ends included, of both sides. A catalogue record's own formula of ``phi'`` counts where
+        ``phi`` is shown to be continuous (the slope of a jump is in no formula); a user's is a
+        claim that nothing proves, and bounds nothing.
         """
         if order == 0:
             return Interval.of(self.value(interval_namespace, X))
-        own = self.__dict__["_has_own_derivative"] and self.continuous
-        if not own:
+        if not self._slope_counts:
             phi = self._jet(interval_namespace, X, order)
             return Interval.of(phi.d1 if order == 1 else phi.d2)
         slope = jet(self.derivative, interval_namespace, X, order - 1)
@@ -259,6 +260,23 @@ class Activation:
         from tangency.models.activations.pieces import slope_pieces
 
         return slope_pieces(self)
+
+    @functools.cached_property
+    def _slope_counts(self) -> bool:
+        """Whether the formula ``derivative`` may bound slopes."""
+        return self.__dict__["_has_own_derivative"] and self.continuous and self._is_ours
+
+    @functools.cached_property
+    def _is_ours(self) -> bool:
+        """Whether its claims are this package's, derived on paper and held by tests."""
+        from tangency.models.activations.registry import is_of_catalogue
+
+        return "_ours" in self.__dict__ or is_of_catalogue(self)
+
+    @functools.cached_property
+    def _rises(self) -> bool:
+        """Whether ``phi`` is shown to rise everywhere, steps included."""
+        return bool(self._jet(interval_namespace, Interval(*self.domain), 1).d1.lower >= 0)
 
     @functools.cached_property
     def _tails(self) -> "Tails | None":

@@ -78,6 +78,12 @@ def is_of_catalogue(record: Activation) -> bool:
         return False
 
 
+def ours(record: Activation) -> Activation:
+    """Mark a record that this package makes outside of the catalogue; a copy loses the mark."""
+    record.__dict__["_ours"] = True
+    return record
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all registered activations, sorted."""
     return tuple(sorted(_FACTORIES))

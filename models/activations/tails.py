@@ -14,7 +14,8 @@ to the largest float, and ``phi``, ``phi'`` and ``phi''`` are enclosed on each:
   global slope range) is refused.
 
 So every result for a box of floats is proved from enclosures, but for one thing: where they show
-that ``phi`` or ``phi'`` runs to within 1e-12 of its limit, it is taken not to run beyond. For the
+that ``phi`` or ``phi'`` of a record of this package runs to within 1e-12 of its limit, it is taken
+not to run beyond (a limit of a user's may be off by so much). For the
 global slope range (and at infinite ends of boxes) ``limits`` is taken at its word beyond the
 largest float, or beyond 2^500 where the arithmetic itself gives out (``x^2 e^(-x^2)``); boxes that
 reach there are searched.
@@ -219,7 +220,8 @@ class _Side:
             point = Interval(np.asarray(np.copysign(size, last)))
             found = [lift(self.record, order)(point) for order in (0, 1)]
             excess = [self._excess(k, found[k]) / self._scale(k) for k in (0, 1)]
-            self.far = [F if e > _ROUNDING else None for F, e in zip(found, excess, strict=True)]
+            slack = _ROUNDING if self.record._is_ours else 0.0
+            self.far = [F if e > slack else None for F, e in zip(found, excess, strict=True)]
             if self.far == [None, None]:
                 break
         return reach if size >= abs(last) else float(size)
@@ -311,8 +313,8 @@ class _Side:
         return (
             f"the claim of {self.record} that beyond its core its {_WHAT[order]} stay in "
             f"{_text(*self.claims[order])} could not be checked on {_cell(X, i)}, where interval "
-            f"arithmetic gives {_text(F.lower[i], F.upper[i])}: write the formula (or give "
-            "derivative=) so that nothing overflows or cancels there, or bound the domain"
+            f"arithmetic gives {_text(F.lower[i], F.upper[i])}: write the formula so "
+            "that nothing overflows or cancels there, or bound the domain"
         )
 
     # -- contradictions ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a record claims of its tails is checked against its formula before it is used."""
 
+import contextlib
 import math
 import re
 
@@ -102,13 +103,46 @@ def test_what_cannot_be_checked_is_not_used():
             **fields,
         )
 
-    with pytest.raises(InputError, match=r"quotient .* could not be checked on .*derivative="):
+    with pytest.raises(InputError, match=r"quotient .* could not be checked on "):
         _ = record().slope_range
     found = record().range_on([20.0, -90.0], [90.0, 31.0])  # searched, not read from the claim
     np.testing.assert_allclose(found.upper, [90.0 / 91.0, 31.0 / 32.0], rtol=1e-6)
-    low, high = record(derivative=lambda nx, x: 1.0 / (1.0 + nx.abs(x)) ** 2).slope_range
-    assert 0.0 <= low <= 1e-9
-    assert 1.0 <= high <= 1.0 + 1e-9
+    with pytest.raises(InputError, match="could not be checked"):  # nothing shows that it is one
+        _ = record(derivative=lambda nx, x: 1.0 / (1.0 + nx.abs(x)) ** 2).slope_range
+
+
+def test_a_users_derivative_and_staircase_bound_nothing():
+    ends = {"limits": ((-1.0, 0.0), (1.0, 0.0)), "core": (-30.0, 30.0)}
+    flat = Activation("flat", lambda nx, x: nx.tanh(x), derivative=lambda nx, x: 0.0 * x, **ends)
+    assert flat.slope_range[1] >= 1.0
+    assert flat.slopes_on(-0.1, 0.1).upper >= 1.0
+    relaxed = flat.relaxation(-1.0, 1.0)
+    x = np.linspace(-1.0, 1.0, 101)
+    assert (relaxed.a_l * x + relaxed.b_l <= np.tanh(x)).all()
+    assert (relaxed.a_u * x + relaxed.b_u >= np.tanh(x)).all()
+    stairs = Activation("stairs", lambda nx, x: nx.floor(x) * nx.floor(x), staircase=True)
+    with pytest.raises(InputError, match="not shown to rise"):
+        stairs.range_on(-2.0, 2.0)
+
+
+def test_a_users_limit_that_is_off_by_little_is_not_taken():
+    c = 1.0 + 5e-13  # its slopes are known to a rounding
+    lean = Activation(
+        "lean",
+        lambda nx, x: c * nx.maximum(x, 0.0),
+        limits=((0.0, 0.0), (np.inf, 1.0)),
+        core=(-1.0, 1.0),
+    )
+    with pytest.raises(InputError, match="contradicts its formula"):
+        _ = lean.slope_range
+    soft = Activation(  # its slopes are not
+        "soft",
+        lambda nx, x: c * nx.softplus(x),
+        limits=((0.0, 0.0), (np.inf, 1.0)),
+        core=(-1.0, 1.0),
+    )
+    with contextlib.suppress(InputError):
+        assert soft.slope_range[1] >= c
 
 
 def test_overflow_near_the_largest_float():
