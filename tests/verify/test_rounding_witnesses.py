@@ -1,0 +1,531 @@
+"""The matrices that certificates ask to be definite, against the same matrices in rationals.
+
+Each is an enclosure: at every corner of what goes in, the exact matrix must lie within its radius.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+
+from tangency.models.errors import NotProvedError
+from tangency.verify.certificate import chain, conv, conv_blocks, conv_symbol, implicit
+from tangency.verify.certificate.branch import BranchWitness, check_branch
+from tangency.verify.certificate.conv_norm import conv_norm_bound, conv_norm_is_at_most
+from tangency.verify.certificate.conv_symbol import ConvLayer, Symbol
+from tangency.verify.certificate.cover import require_cover
+from tangency.verify.certificate.implicit_product import (
+    ImplicitProductWitness,
+    check_implicit_product,
+)
+from tangency.verify.certificate.layers import GroupSort, Householder, Residual, Slopes
+from tangency.verify.certificate.matrix import Matrix
+from tangency.verify.certificate.product import ProductWitness
+from tangency.verify.certificate.reduction import reduce
+
+U = Fraction(1, 2**53)
+EXACT = np.vectorize(Fraction, otypes=[object])
+BELOW, ABOVE = math.nextafter(1.0, 0.0), math.nextafter(1.0, 2.0)
+
+
+def exact(matrix, sign=0):
+    values = EXACT(matrix.midpoint)
+    return values if matrix.radius is None else values + sign * EXACT(matrix.radius)
+
+
+def assert_encloses(matrix, value):
+    radius = np.zeros(matrix.shape) if matrix.radius is None else matrix.radius
+    assert (abs(EXACT(matrix.midpoint) - value) <= EXACT(radius)).all()
+
+
+def symmetric(values):
+    return np.tril(values) + np.tril(values, -1).T
+
+
+def blocks(rows):
+    return np.vstack([np.hstack(row) for row in rows])
+
+
+# --- layers of a chain --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+        ([-0.1, 0.1, -0.3], [1.1, 0.7, 0.3]),
+        ([0.1, 0.2, 0.7], [0.7, 0.2, 1.0]),  # the second is linear
+        ([-1.0, 0.0, 0.3], [-0.1, 0.0, 0.9]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "residual", "wide"])
+def test_inequality_of_slopes(lower, upper, kind):
+    rng = np.random.default_rng(5)
+    weight = Matrix(rng.standard_normal((3, 3)))
+    if kind == "wide":
+        weight = Matrix(weight.midpoint, np.full((3, 3), 2.0**-20))
+    slopes = Slopes(np.array(lower), np.array(upper))
+    outer = Matrix(rng.standard_normal((3, 3)), np.full((3, 3), 2.0**-25))
+    activation = Residual(slopes, outer) if kind == "residual" else slopes
+    strength = np.array([1.1, 0.3, 2.7])
+    before, after = (Matrix(symmetric(rng.standard_normal((3, 3)))) for _ in range(2))
+    found = chain._inequality(reduce(activation, weight, strength, name="it"), before, after)
+    a, b, lam = EXACT(lower), EXACT(upper), EXACT(strength)
+    free = np.flatnonzero(a != b)
+    for sign, other in itertools.product((-1, 0, 1), repeat=2):
+        w = exact(weight, sign)
+        # y = linear part + free coordinates, written out from y_i = phi_i((W x)_i).
+        linear = np.where((a == b)[:, None], a[:, None] * w, 0 * w)
+        spread = EXACT(np.eye(3))[:, free]
+        if kind == "residual":
+            g = exact(outer, other)
+            linear, spread = EXACT(np.eye(3)) + g @ linear, g @ spread
+        v, low, high = w[free], a[free][:, None], b[free][:, None]
+        scale = lam[free][:, None]
+        q, p = exact(before), exact(after)
+        top = q + 2 * v.T @ (scale * low * high * v) - linear.T @ p @ linear
+        side = -(scale * (low + high) * v + spread.T @ p @ linear)
+        corner = np.diag(2 * lam[free]) - spread.T @ p @ spread
+        assert_encloses(found, blocks([[top, side.T], [side, corner]]))
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("radius", [0.0, 2.0**-18])
+def test_sorting_keeps_sums_and_shrinks_the_rest(size, radius):
+    rng = np.random.default_rng(size)
+    weight = Matrix(rng.standard_normal((2 * size, 3)), np.full((2 * size, 3), radius))
+    strength = np.array([0.7, 1.3])
+    found = reduce(GroupSort(size), weight, strength, name="it")
+    basis = np.zeros((size, size - 1), dtype=object)
+    for j in range(1, size):  # Helmert's basis
+        basis[:j, j - 1], basis[j, j - 1] = Fraction(1), Fraction(-j)
+    whole = np.kron(np.eye(2, dtype=int), basis)
+    lengths = (whole * whole).sum(axis=0)
+    mean = np.kron(np.eye(2, dtype=int), np.full((size, size), Fraction(1, size)))
+    for sign in (-1, 0, 1):
+        w = exact(weight, sign)
+        assert_encloses(found.inner, (whole.T @ w) / lengths[:, None])
+        assert_encloses(found.linear, mean @ w)
+    assert_encloses(found.spread, whole)
+    assert_encloses(found.strength, (np.repeat(EXACT(strength), size - 1) * lengths)[:, None])
+    assert (found.lower == -1).all()
+    assert (found.upper == 1).all()
+
+
+@pytest.mark.parametrize("length", [1.0, 3.7, 2.0**-60, 2.0**-300])
+def test_reflections_keep_what_is_orthogonal(length):
+    rng = np.random.default_rng(2)
+    weight = Matrix(rng.standard_normal((6, 2)), np.full((6, 2), 2.0**-19))
+    normals = rng.standard_normal((2, 3)) * length
+    found = reduce(Householder(normals), weight, np.array([0.7, 1.3]), name="it")
+    v = EXACT(np.zeros((6, 2)))
+    v[:3, 0], v[3:, 1] = EXACT(normals)
+    squares = (v * v).sum(axis=0)
+    for sign in (-1, 0, 1):
+        w = exact(weight, sign)
+        inner = (v.T @ w) / squares[:, None]
+        assert_encloses(found.inner, inner)
+        assert_encloses(found.linear, w - v @ inner)
+    assert_encloses(found.strength, (EXACT([0.7, 1.3]) * squares)[:, None])
+
+
+def test_normals_too_short_to_be_told_from_zero_are_refused():
+    weight = Matrix(np.eye(2))
+    with pytest.raises(NotProvedError, match="short"):
+        reduce(Householder(np.full((1, 2), 2.0**-537)), weight, np.ones(1), name="it")
+
+
+def test_negative_multipliers_are_refused():
+    with pytest.raises(NotProvedError, match="negative"):
+        reduce(Slopes(0.0, 1.0), Matrix(np.eye(2)), np.array([1.0, -1e-300]), name="it")
+
+
+# --- implicit layers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [([0.0, 0.0], [1.0, 1.0]), ([-0.1, 0.3], [0.7, 0.9]), ([-1, -0.2], [0, 1])]
+)
+def test_quadratic_form_of_slopes(lower, upper):
+    rng = np.random.default_rng(1)
+    weight = Matrix(rng.standard_normal((2, 2)), np.full((2, 2), 2.0**-20))
+    inputs = Matrix(rng.standard_normal((2, 3)))
+    lam = np.array([0.7, 1.9])
+    witness = implicit.ImplicitWitness(1.0, lam, np.zeros(0), "contraction", np.ones(2))
+    slopes = Slopes(np.array(lower, dtype=float), np.array(upper, dtype=float))
+    found = implicit._quadratic(weight, inputs, slopes, witness)
+    a, b, lam = EXACT(lower), EXACT(upper), EXACT(lam)
+    for sign in (-1, 0, 1):
+        du = np.hstack([exact(inputs), exact(weight, sign)])
+        dz = np.hstack([EXACT(np.zeros((2, 3))), EXACT(np.eye(2))])
+        below, above = dz - a[:, None] * du, b[:, None] * du - dz
+        form = below.T @ (lam[:, None] * above)
+        assert_encloses(found, form + form.T)
+
+
+def test_quadratic_form_of_sorting():
+    rng = np.random.default_rng(1)
+    weight = Matrix(rng.standard_normal((4, 4)), np.full((4, 4), 2.0**-20))
+    inputs = Matrix(rng.standard_normal((4, 1)))
+    lam, kappa = np.array([0.7, 1.9]), np.array([0.3, 2.1])
+    witness = implicit.ImplicitWitness(1.0, lam, kappa, "contraction", np.ones(4))
+    found = implicit._quadratic(weight, inputs, GroupSort(2), witness)
+    sums = EXACT(np.kron(np.eye(2), np.ones((1, 2))))
+    for sign in (-1, 0, 1):
+        du = np.hstack([exact(inputs), exact(weight, sign)])
+        dz = np.hstack([EXACT(np.zeros((4, 1))), EXACT(np.eye(4))])
+        scale = np.repeat(EXACT(lam), 2)[:, None]
+        kept = sums @ (du - dz)
+        form = du.T @ (scale * du) - dz.T @ (scale * dz) - kept.T @ (EXACT(kappa)[:, None] * kept)
+        assert_encloses(found, form)
+
+
+def posed(weight, activation, how, scaling=None):
+    n = len(weight)
+    try:
+        implicit.check_well_posed(
+            Matrix(np.array(weight)), activation, how, np.ones(n) if scaling is None else scaling
+        )
+    except NotProvedError:
+        return False
+    return True
+
+
+def test_fixed_points_at_the_edge_of_their_conditions():
+    relu, tanh = Slopes(0.0, 1.0), Slopes(-1.0, 0.5)
+    for weight, slopes in (([[1.0]], relu), ([[-1.0]], relu), ([[1.0]], tanh), ([[2.0]], relu)):
+        assert not posed(weight, slopes, "contraction")
+    assert posed([[0.99]], relu, "contraction")
+    assert not posed([[0.6, 0.6], [0.6, 0.6]], relu, "contraction")
+    assert not posed([[1.0]], relu, "monotone")
+    assert not posed([[0.5]], Slopes(0.0, 2.0), "monotone")
+    assert posed([[-5.0]], relu, "monotone")
+    assert posed([[0.99]], relu, "monotone")
+    assert not posed([[-5.0]], tanh, "monotone")
+    assert not posed([[0.0, 2.0], [0.0, 0.0]], relu, "monotone")
+    assert posed([[0.0, 2.0], [0.0, 0.0]], relu, "monotone", np.array([1.0, 9.0]))
+    # W x can be z where D is not constant on a group: sorting needs that it is.
+    assert not posed(np.diag([0.1, 0.1]), GroupSort(2), "contraction", np.array([1.0, 2.0]))
+    assert not posed(np.eye(2), GroupSort(2), "contraction")
+    assert posed(np.eye(2) * 0.99, GroupSort(2), "contraction")
+
+
+def implicit_bound(weight, inputs, output, slopes, bound, strength):
+    n = len(weight)
+    witness = implicit.ImplicitWitness(bound, strength, np.zeros(0), "contraction", np.ones(n))
+    parts = (Matrix(np.array(v)) for v in (weight, inputs, output))
+    return implicit.check_implicit(*parts, slopes, witness)
+
+
+def test_implicit_bounds_below_the_truth_are_refused():
+    # z = z / 2 + x, y = z: the constant is 2, and lambda = 2 proves it.
+    linear = Slopes(0.0, 1.0)
+    args = ([[0.5]], [[1.0]], [[1.0]], linear)
+    for strength in np.linspace(0.5, 5.0, 46):
+        with pytest.raises(NotProvedError):
+            implicit_bound(*args, math.nextafter(2.0, 0.0), np.array([strength]))
+    assert implicit_bound(*args, 2.01, np.array([2.0])) == 2.01
+
+
+def naive(norms, bound, slopes=None):
+    half = Matrix(np.array([[0.5]]))
+    one = Matrix(np.array([[1.0]]))
+    witness = ImplicitProductWitness(bound, norms)
+    try:
+        check_implicit_product(half, one, one, slopes or Slopes(0.0, 1.0), witness)
+    except NotProvedError:
+        return False
+    return True
+
+
+def test_naive_implicit_bounds_to_the_last_bit():
+    norms = (0.5 + 2.0**-40, 1.1, 1.3)
+    w, u, c = map(Fraction, norms)
+    value = u * c / (1 - w)
+    bound = float(value)
+    while Fraction(bound) >= value:
+        bound = math.nextafter(bound, 0.0)
+    assert not naive(norms, bound)
+    assert naive(norms, math.nextafter(bound, 9.0))
+    assert not naive((1.0, 1.1, 1.3), 1e300)
+    assert not naive(norms, 1e300, Slopes(-2.0, 1.0))
+
+
+# --- convolutions -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _many_digits():
+    with mpmath.workprec(300):
+        yield
+
+
+@pytest.mark.usefixtures("_many_digits")
+def test_tables_of_turns_are_correctly_rounded():
+    for n in (1, 2, 3, 8, 12, 30, 97):
+        cosines, sines = conv_symbol._turns(n)
+        for m in range(n):
+            angle = 2 * mpmath.pi * m / n
+            for got, value in ((cosines[m], mpmath.cos(angle)), (sines[m], mpmath.sin(angle))):
+                assert abs(mpmath.mpf(float(got)) - value) <= abs(value) * 2.0**-53 + 2.0**-180
+
+
+@pytest.mark.usefixtures("_many_digits")
+@pytest.mark.parametrize(
+    ("torus", "stride"), [((5, 3), (1, 1)), ((4, 6), (1, 1)), ((3, 4), (2, 1))]
+)
+def test_symbols_hold_the_exact_ones(torus, stride):
+    rng = np.random.default_rng(0)
+    layer = ConvLayer(rng.standard_normal((2, 2, 2, 3)), stride=stride)
+    found = conv_symbol.symbol(layer, torus)
+    offsets, values = layer.taps()
+    count = len(offsets)
+    for f, (j1, j2) in enumerate(conv_symbol.frequencies(torus).tolist()):
+        real, imag, size = (np.zeros(found.real.shape[1:], dtype=object) for _ in range(3))
+        for (q1, q2), tap in zip(offsets.tolist(), values, strict=True):
+            turns = j1 * q1 * torus[1] + j2 * q2 * torus[0]
+            angle = 2 * mpmath.pi * turns / (torus[0] * torus[1])
+            tap = np.vectorize(mpmath.mpf, otypes=[object])(tap)
+            real, imag = real + mpmath.cos(angle) * tap, imag + mpmath.sin(angle) * tap
+            size = size + abs(tap) * abs(mpmath.cos(angle))
+        for got, radius, value in (
+            (found.real[f], found.real_radius[f], real),
+            (found.imag[f], found.imag_radius[f], imag),
+        ):
+            gap = abs(np.vectorize(mpmath.mpf, otypes=[object])(got) - value)
+            assert (gap <= radius + mpmath.mpf(2) ** -250).all()  # the reference's own rounding
+        # gamma of as many terms as there are taps, and one rounding of each cosine
+        moved = np.array([j1 * q1 * torus[1] + j2 * q2 * torus[0] for q1, q2 in offsets.tolist()])
+        rounded = (moved % (torus[0] * torus[1]) != 0).all()
+        share = (count + (1 if rounded else 0)) * mpmath.mpf(2) ** -53
+        assert (found.real_radius[f] >= share * size * (1 - mpmath.mpf(2) ** -40)).all()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "norm"),
+    [([[1.0]], (2, 2), 1.0), ([[0.5, 0.5]], (1, 6), 1.0), ([[3.0]], (2, 2), 3.0)],
+)
+def test_norms_of_convolutions_at_their_very_value(kernel, size, norm):
+    layer = ConvLayer(np.array([[kernel]]))
+    assert not conv_norm_is_at_most(layer, size, math.nextafter(norm, 0.0))
+    assert conv_norm_is_at_most(layer, size, norm * (1 + 1e-9))
+    assert conv_norm_bound(layer, size) >= norm
+    dense = ConvLayer(np.ones((1, 1, 1, 2)))  # as large as its image: a matrix
+    assert not conv_norm_is_at_most(dense, (1, 2), 1.414)
+
+
+def corners(rng, f, n, m):
+    """A symbol, and the exact matrices at some of its corners."""
+    parts = [rng.standard_normal((f, n, m)) for _ in range(2)]
+    radii = [rng.random((f, n, m)) * 2.0**-20 for _ in range(2)]
+    exact_parts = [
+        [EXACT(v) + sign * EXACT(r) for v, r in zip(parts, radii, strict=True)]
+        for sign in (-1, 0, 1)
+    ]
+    return Symbol(*parts, *radii), exact_parts
+
+
+def hermitian(rng, f, n):
+    values = rng.standard_normal((f, n, n)) + 1j * rng.standard_normal((f, n, n))
+    return values + values.conj().swapaxes(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [([0.0, 0.0], [1.0, 1.0]), ([-0.1, 0.0], [0.7, 0.3]), ([-0.3, -0.1], [0.0, 1.1])],
+)
+def test_blocks_of_slopes(lower, upper):
+    rng = np.random.default_rng(4)
+    inner, exact_parts = corners(rng, 2, 2, 3)
+    after, strength = hermitian(rng, 2, 2), np.array([0.7, 1.3])
+    layer = conv_blocks.Sloped(np.array(lower), np.array(upper), strength)
+    stacked, real, imag, spread = conv_blocks.sloped_blocks(inner, after, layer)
+    a, b, lam = EXACT(lower), EXACT(upper), EXACT(strength)
+    held = np.flatnonzero((a != 0) & (b != 0))
+    extra = EXACT(np.array([real[0, 2 + k, 2 + k] for k in range(len(held))]))
+    # Any H >= -2 ab Lambda serves, which stands for itself in both places.
+    assert (extra >= (-2 * a * b * lam)[held]).all()
+    for w_real, w_imag in exact_parts:
+        for got, radius, w in (
+            (stacked.real, stacked.real_radius, w_real),
+            (stacked.imag, stacked.imag_radius, w_imag),
+        ):
+            rows = [(lam * (a + b))[None, :, None] * w, extra[None, :, None] * w[:, held]]
+            assert (abs(EXACT(got) - np.concatenate(rows, axis=1)) <= EXACT(radius)).all()
+    for f in range(2):
+        below = EXACT(np.zeros(real[f].shape))
+        below[:2, :2] = np.diag(2 * lam) - EXACT(after.real[f])
+        for k, h in enumerate(extra):
+            below[2 + k, 2 + k] = h
+        assert (abs(EXACT(real[f]) - below) <= EXACT(spread[f])).all()
+    np.testing.assert_array_equal(imag[:, :2, :2], -after.imag)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_blocks_of_sorting(size):
+    rng = np.random.default_rng(4)
+    n = 2 * size
+    inner, exact_parts = corners(rng, 2, n, 3)
+    after, strength = hermitian(rng, 2, n), np.array([0.7, 1.3])
+    kept = rng.standard_normal((2, n))
+    layer = conv_blocks.Sorted(size, strength, kept)
+    stacked, real, imag, spread = conv_blocks.sorted_blocks(inner, after, layer)
+    sums = EXACT(np.kron(np.eye(2), np.ones((1, size))))
+    pairs = [
+        (g * size + i, g * size + j, g)
+        for g in range(2)
+        for i, j in itertools.combinations(range(size), 2)
+    ]
+    apart = EXACT(np.zeros((len(pairs), n)))
+    for k, (i, j, _) in enumerate(pairs):
+        apart[k, i], apart[k, j] = Fraction(1), Fraction(-1)
+    lam = EXACT([strength[g] for _, _, g in pairs])
+    k = EXACT(kept)
+    for w_real, w_imag in exact_parts:
+        for got, radius, w in (
+            (stacked.real, stacked.real_radius, w_real),
+            (stacked.imag, stacked.imag_radius, w_imag),
+        ):
+            for f in range(2):
+                rows = np.vstack([k.T @ (sums @ w[f]), lam[:, None] * (apart @ w[f])])
+                assert (abs(EXACT(got[f]) - rows) <= EXACT(radius[f])).all()
+    free = sums.T @ k + k.T @ sums + apart.T @ (lam[:, None] * apart)
+    for f in range(2):
+        below = EXACT(np.zeros(real[f].shape))
+        below[:n, :n] = free - EXACT(after.real[f])
+        for i, value in enumerate(lam):
+            below[n + i, n + i] = value
+        assert (abs(EXACT(real[f]) - below) <= EXACT(spread[f])).all()
+    np.testing.assert_array_equal(imag[:, :n, :n], -after.imag)
+
+
+def test_bordered_matrices_are_those_of_their_blocks():
+    rng = np.random.default_rng(6)
+    stacked, _ = corners(rng, 1, 2, 3)
+    before, below = hermitian(rng, 1, 3), hermitian(rng, 1, 2)
+    spread = rng.random((1, 2, 2))
+    found, radius = conv_blocks.bordered(before, (stacked, below.real, below.imag, spread))
+    v = stacked.real + 1j * stacked.imag
+    whole = np.block([[before[0], v[0].conj().T], [v[0], below[0]]])
+    wide = np.block(
+        [[np.zeros((3, 3)), stacked.real_radius[0].T], [stacked.real_radius[0], spread[0]]]
+    )
+    cross = np.block(
+        [
+            [np.zeros((3, 3)), stacked.imag_radius[0].T],
+            [stacked.imag_radius[0], np.zeros((2, 2))],
+        ]
+    )
+    np.testing.assert_array_equal(
+        found[0], np.block([[whole.real, -whole.imag], [whole.imag, whole.real]])
+    )
+    np.testing.assert_array_equal(radius[0], np.block([[wide, cross], [cross, wide]]))
+
+
+def test_the_mean_of_a_head_is_summed_with_its_rounding(monkeypatch):
+    seen = []
+    plain = conv.definiteness
+
+    def spy(midpoint, radius):
+        seen.append((midpoint, radius))
+        return plain(midpoint, radius)
+
+    monkeypatch.setattr(conv, "definiteness", spy)
+    rng = np.random.default_rng(8)
+    torus = (5, 4)
+    half = conv_symbol.frequencies(torus)
+    head = hermitian(rng, len(half), 2) * 0.01
+    conv._require_mean(head, torus)
+    total, size = EXACT(np.zeros((2, 2))), EXACT(np.zeros((2, 2)))
+    for (j1, j2), j in zip(half.tolist(), head, strict=True):
+        own = (2 * j1) % torus[0] == 0 and (2 * j2) % torus[1] == 0
+        total = total + (1 if own else 2) * EXACT(j.real)
+        size = size + (1 if own else 2) * abs(EXACT(j.real))
+    midpoint, radius = seen[0]
+    value = EXACT(20.0 * np.eye(2)) - total
+    assert (abs(EXACT(midpoint) - value) <= EXACT(radius)).all()
+    count = len(half)
+    formula = count * U / (1 - count * U) * size + U * abs(EXACT(midpoint))
+    assert (EXACT(radius) >= formula).all()
+
+
+@pytest.mark.parametrize("share", [1.0, ABOVE])
+def test_heads_of_mean_one_are_refused(share):
+    torus = (4, 4)
+    head = np.full((len(conv_symbol.frequencies(torus)), 1, 1), share, complex)
+    with pytest.raises(NotProvedError, match="mean"):
+        conv._require_mean(head, torus)
+    conv._require_mean(head * (1 - 1e-9), torus)
+
+
+def test_a_chain_of_convolutions_below_the_truth_is_refused():
+    one = ConvLayer(np.ones((1, 1, 1, 1)))
+    storage = np.full((10, 1, 1), 1.0 + 1e-9, complex)
+    for square in (1.0, BELOW, ABOVE):
+        witness = conv.ConvWitness(square, (4, 4), (0, 0), (np.array([1.004]),), (storage,))
+        with pytest.raises(NotProvedError):
+            conv.check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness)
+    witness = conv.ConvWitness(1.3, (4, 4), (0, 0), (np.array([1.004]),), (storage,))
+    found = conv.check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness)
+    assert Fraction(found) ** 2 >= Fraction(1.3)
+
+
+def test_the_smallest_torus_wraps_nothing_into_the_input():
+    # An output at i reads s i + d t - p: no two of these may meet the input modulo s T.
+    for n, k, s, d, before, after in itertools.product(
+        (4, 7), (1, 3), (1, 2, 3), (1, 2), (0, 1, 2), (0, 2)
+    ):
+        layer = ConvLayer(np.ones((1, 1, 1, k)), (1, s), ((0, 0), (before, after)), (1, d))
+        if n + before + after < d * (k - 1) + 1:
+            continue
+        torus, out = layer.torus((1, n))[1], layer.output_size((1, n))[1]
+        for i, t in itertools.product(range(out), range(k)):
+            place = s * i + d * t - before
+            if not 0 <= place < n:
+                assert not 0 <= place % (s * torus) < n
+        assert torus >= out
+
+
+# --- pieces of a box ----------------------------------------------------------------------------
+
+
+def covered(pieces, low, high):
+    lower, upper = (np.array([p[k] for p in pieces], dtype=float) for k in (0, 1))
+    try:
+        require_cover(lower, upper, np.array(low, dtype=float), np.array(high, dtype=float))
+    except NotProvedError:
+        return False
+    return True
+
+
+def test_pieces_cover_to_the_last_bit():
+    half, above = 0.5, math.nextafter(0.5, 1.0)
+    assert covered([([0], [half]), ([half], [1])], [0], [1])
+    assert not covered([([0], [half]), ([above], [1])], [0], [1])
+    assert not covered([([0], [half]), ([half], [BELOW])], [0], [1])
+    assert not covered([([2.0**-1074], [half]), ([half], [1])], [0], [1])
+    assert not covered([([0], [half])], [0], [1])
+    quarters = [([0, 0], [1, half]), ([0, half], [half, 1]), ([half, half], [1, 1])]
+    assert covered(quarters, [0, 0], [1, 1])
+    assert not covered(quarters[:2], [0, 0], [1, 1])
+    assert not covered([quarters[0], quarters[0], quarters[1]], [0, 0], [1, 1])
+
+
+def test_no_piece_may_exceed_the_claim():
+    lower, upper = np.array([[0.0], [0.5]]), np.array([[0.5], [1.0]])
+
+    def check(bound, parts, prove):
+        pieces = tuple(ProductWitness(b, (b,)) for b in parts)
+        witness = BranchWitness(bound, lower, upper, pieces)
+        try:
+            return check_branch(witness, np.zeros(1), np.ones(1), prove) == bound
+        except NotProvedError:
+            return False
+
+    assert check(1.0, (1.0, 0.5), lambda part, low, high: part.bound)
+    assert not check(1.0, (1.0, ABOVE), lambda part, low, high: part.bound)
+    assert not check(1.0, (ABOVE, 1.0), lambda part, low, high: part.bound)
+    assert not check(1.0, (1.0, 1.0), lambda part, low, high: ABOVE)
