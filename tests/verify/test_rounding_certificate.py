@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tangency.models.errors import NotProvedError
+from tangency.models.errors import InputError, NotProvedError
 from tangency.verify.certificate import diagonal, directed, ends, norms
 from tangency.verify.certificate.conv_stack import stack_failure
 from tangency.verify.certificate.definite import definiteness, is_positive_definite
@@ -146,6 +146,19 @@ def test_products_of_what_rounding_swallows(radii):
         assert_encloses(found, (EXACT(a) + shift) @ (EXACT(ones) + other))
 
 
+@pytest.mark.parametrize("n", [1, 40, 1000])
+def test_products_of_radii_grow_by_gamma(n):
+    one, none = np.zeros((1, n)), np.zeros((n, 1))
+    one[0, 0] = 1.0
+    radius = one.T.copy()
+    # a computed sum may be gamma_n too small: |A| R_B, R_A |B| and R_A R_B, each 1 here
+    for a, ra, b, rb in ((one, None, none, radius), (one * 0, one, radius, None)):
+        found = directed.product(Matrix(a, ra), Matrix(b, rb))
+        assert Fraction(found.radius[0, 0]) >= 1 / (1 - gamma_of(n))
+    found = directed.product(Matrix(one * 0, one), Matrix(none, radius))
+    assert Fraction(found.radius[0, 0]) >= 1 / (1 - gamma_of(n))
+
+
 def test_products_pay_for_underflow():
     a, b = np.full((1, 6), 2.0**-537), np.full((6, 1), 1.5 * 2.0**-538)
     found = directed.product(Matrix(a), Matrix(b))
@@ -214,6 +227,13 @@ def test_scaling_that_loses_bits_says_so():
     assert Fraction(kept.radius[0, 0]) >= Fraction(5, 2) * ETA
 
 
+def test_numbers_that_float64_rounds_are_refused():
+    wide = np.longdouble(1) + np.longdouble(2) ** -60
+    for values in ([[2**53 + 1]], *([[[wide]]] if wide != 1 else [])):
+        with pytest.raises(InputError, match="exact"):
+            Matrix.of(np.array(values))
+
+
 def test_reciprocals_pay_for_their_rounding_and_their_radius():
     column = np.array([[3.0], [1.0 - 2.0**-53], [49.0], [1e-300], [1.7e308], [4.0]])
     found = diagonal.reciprocal(Matrix(column))
@@ -231,8 +251,8 @@ def test_reciprocals_pay_for_their_rounding_and_their_radius():
 def test_interval_diagonals_times_interval_matrices(wide):
     column = np.array([[TIE[0]], [3.0], [0.5], [0.5], [0.0]])
     other = np.array([[TIE[1], 1.0], [1.0 / 3.0, 7.0], [3.0, 5.0], [5e-324, 1.0], [0.1, 0.3]])
-    spread = column * 2.0**-30 if wide else None
-    radius = other * 2.0**-31 if wide else None
+    spread = column * 0.25 if wide else None
+    radius = other * 0.5 if wide else None
     found = diagonal.times(Matrix(column, spread), Matrix(other, radius))
     for sign in (1, -1):
         c = EXACT(column) + (sign * EXACT(spread) if wide else 0)
@@ -322,6 +342,26 @@ def test_radii_that_reach_a_singular_matrix(n):
         radius = np.full((n, n), share)
         assert is_positive_definite(eye, radius) is proved
         assert (stack_failure(eye[None], radius[None]) == "") is proved
+
+
+@pytest.mark.parametrize(
+    ("matrix", "radius", "word"),
+    [
+        ([[1.0, 0.9], [0.9, 1.0]], [[-0.5, 0.0], [0.0, -0.5]], "negative"),
+        ([[1.0, 0.0], [0.9, 1.0]], np.zeros((2, 2)), "not symmetric"),
+        (np.eye(2), [[0.0, 0.9], [0.0, 0.0]], "not symmetric"),
+        ([[np.nan]], [[0.0]], "finite"),
+        ([[1.0]], [[np.inf]], "finite"),
+        ([[0.0]], [[0.0]], "not positive"),
+        ([[1.0, 9.0], [9.0, 1.0]], np.zeros((2, 2)), "exceeds"),
+        ([[1.0]], [[1.0]], "exceeds"),
+        ([[1.0, 1.0], [1.0, 1.0]], np.zeros((2, 2)), "breaks down"),
+    ],
+)
+def test_stacks_are_refused_for_one_bad_matrix(matrix, radius, word):
+    stack = np.stack([np.eye(len(matrix)), np.array(matrix)])
+    radii = np.stack([np.zeros((len(matrix), len(matrix))), np.array(radius)])
+    assert word in stack_failure(stack, radii)
 
 
 # --- norms --------------------------------------------------------------------------------------

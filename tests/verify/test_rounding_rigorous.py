@@ -102,7 +102,8 @@ def test_widening_pays_for_its_own_rounding(terms, centre, radius):
 
 
 def test_widening_knows_nothing_after_an_overflow():
-    found = widened(np.array([np.inf, np.nan, 1.0]), np.array([1.0, 1.0, np.inf]), 1)
+    centre, radius = [np.inf, -np.inf, np.nan, 1.0, -np.inf], [1.0, 1.0, 1.0, np.inf, np.inf]
+    found = widened(np.array(centre), np.array(radius), 1)
     assert (found.lower == -np.inf).all()
     assert (found.upper == np.inf).all()
 
@@ -156,6 +157,11 @@ def test_the_radius_of_affine_maps_is_that_of_the_formula():
     t = size @ (r + gamma_of(n + 1) * abs(c)) + gamma_of(n + 1) * abs(EXACT(bias))
     assert (value - EXACT(found.lower[0]) >= t * (1 - 8 * U)).all()
     assert (EXACT(found.upper[0]) - value >= t * (1 - 8 * U)).all()
+    # the bias alone: gamma_{n+1} |b|, as if it were added first
+    tiny = w * 2.0**-100
+    found = affine(x, lambda v: v @ tiny.T, lambda v: v @ abs(tiny).T, n, bias=bias)
+    assert (EXACT(found.upper[0]) - EXACT(bias) >= gamma_of(n + 1) * abs(EXACT(bias))).all()
+    assert (EXACT(bias) - EXACT(found.lower[0]) >= gamma_of(n + 1) * abs(EXACT(bias))).all()
 
 
 @pytest.mark.parametrize("n", [2, 5, 8, 41])
