@@ -395,6 +395,15 @@ def test_norms_of_enclosures():
     assert norms.spectral_norm_bound(np.zeros((3, 3)), wide) >= 0.75
 
 
+@pytest.mark.parametrize("share", [0.5, 0.8, 1 - 1e-9])
+def test_norms_do_not_trust_the_singular_values(monkeypatch, share):
+    matrix = np.array([[3.0, 0.0], [0.0, 1.0]])
+    monkeypatch.setattr(np.linalg, "norm", lambda *args: 3.0 * share)
+    assert norms.spectral_norm_bound(matrix) >= 3.0
+    monkeypatch.setattr(np.linalg, "norm", lambda *args: 5.0 * share)
+    assert norms.spectral_norm_bound(np.array([[3.0, 4.0], [4.0, -3.0]])) >= 5.0
+
+
 BELOW = math.nextafter(1.0, 0.0)
 
 
