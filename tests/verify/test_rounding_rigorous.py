@@ -304,6 +304,21 @@ def test_lower_bounds_of_linear_functions_on_sets(n, width, norm):
             assert low <= box or (away >= 0 and away**2 >= radius**2 * (coef**2).sum())
 
 
+@pytest.mark.parametrize("norm", [1, 2])
+def test_the_dual_norm_on_a_ball_is_rounded_upward(norm):
+    n = 41
+    ball = BallPart(np.zeros((1, n)), np.array([0.3]), norm)
+    own = InputSet(np.full((1, n), -9.0), np.full((1, n), 9.0), ball)
+    for tail in (2.0**-27, 1.4 * 2.0**-27, 0.1, 2.0**-600):
+        a = np.array([1.0, *[-tail] * (n - 1)])
+        value, error = own.least(a[None, None])
+        away, radius = -Fraction(value[0, 0]), Fraction(0.3)
+        square = max(EXACT(a) ** 2) if norm == 1 else (EXACT(a) ** 2).sum()
+        # of the dual norm itself, the error pays only for the product with the radius
+        assert away**2 >= radius**2 * square * (1 - 4 * U)
+        assert Fraction(error[0, 0]) >= 2 * U * away
+
+
 def test_the_error_on_sets_is_that_of_the_formula():
     rng = np.random.default_rng(3)
     n = 30
