@@ -150,6 +150,18 @@ def test_reciprocals_hold_the_exact_result():
             assert found.lower == -math.inf
 
 
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_quotients_by_what_ends_at_zero(zero):
+    for x, sign in ((Interval(1.0, 2.0), 1), (Interval(-2.0, -1.0), -1)):
+        above_zero, below_zero = x / Interval(zero, 1.0), x / Interval(-1.0, zero)
+        for found, side in ((above_zero, sign), (below_zero, -sign)):
+            ends = float(found.lower) * side, float(found.upper) * side
+            assert max(ends) == math.inf
+            assert 0.0 <= min(ends) <= 1.0
+    found = Interval(-1.0, 2.0) / Interval(zero, 1.0)
+    assert (found.lower, found.upper) == (-math.inf, math.inf)
+
+
 def test_unbounded_operands():
     line, half = Interval(-math.inf, math.inf), Interval(1.0, math.inf)
     for found in (half / half, half * Interval(0.0, 1.0)):
@@ -160,6 +172,8 @@ def test_unbounded_operands():
     assert (1.0 / half).lower == 0.0
     assert (1.0 / half).upper >= 1.0
     assert Interval(MAX, math.inf).lower == MAX
+    assert Interval(math.inf).lower == MAX  # what overflowed lies above the largest float
+    assert Interval(-math.inf).upper == -MAX
 
 
 def test_roots_hold_the_exact_result():

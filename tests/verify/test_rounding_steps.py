@@ -39,7 +39,7 @@ from tangency.verify.rigorous.lines import Lines, Reach
 from tangency.verify.rigorous.relaxations import Planes
 from tangency.verify.rigorous.sets import InputSet
 from tangency.verify.rigorous.steps import AffineStep, MatMulStep, PlanesStep
-from tangency.verify.rigorous.transpose import linear_of
+from tangency.verify.rigorous.transpose import Linear, linear_of
 
 U = Fraction(1, 2**53)
 EXACT = np.vectorize(Fraction, otypes=[object])
@@ -191,6 +191,17 @@ def root(value):
     return Fraction(isqrt(int(value * 4**400)), 2**400)
 
 
+def test_a_constant_is_known_to_within_its_slack_alone():
+    slack = np.array([0.3, 2.0**-60])
+    linear = Linear((lambda a: a,), (None,), np.zeros(2), slack)
+    step = AffineStep.of(linear, (0,), (np.ones((1, 2)),), (2,))
+    for a in ([1.0, -1.0], [0.0, 3.0]):
+        rows = Rows({}, np.zeros((1, 1)), np.zeros((1, 1)))
+        step.apply(rows, np.array([[a]]), ALL)
+        paid = Fraction(rows.error[0, 0]) * (1 + Fraction(1, 2**20))
+        assert paid >= (abs(EXACT(a)) * EXACT(slack)).sum()
+
+
 # --- planes and products ------------------------------------------------------------------------
 
 
@@ -198,8 +209,10 @@ def root(value):
 def test_planes_pay_for_their_rounding(n):
     rng = np.random.default_rng(n)
     size = np.full((1, n), 3.0)
-    for low, below in itertools.product(swallowed(n), (np.full(n, 0.1), rng.standard_normal(n))):
-        above, high = below + 0.3, -low
+    slopes = [(np.full(n, v), np.full(n, w)) for v, w in ((0.1, 0.4), (0.0, 0.0), (0.0, 0.7))]
+    slopes += [(np.full(n, -0.7), np.zeros(n)), (v := rng.standard_normal(n), v + 0.3)]
+    for low, (below, above) in itertools.product(swallowed(n), slopes):
+        high = -low
         planes = Planes(
             *((v[None, None],) for v in (below, above)), low[None, None], high[None, None]
         )
@@ -253,6 +266,23 @@ def test_products_of_two_nodes_pay_for_their_rounding(k):
             size = abs(c) @ abs(EXACT(sizes[1][0])) + abs(EXACT(sizes[0][0])) @ abs(d)
             least = gamma_of(k) * (size + 2 * abs(c) @ abs(d))
             assert Fraction(rows.error[0, 0]) >= (abs(EXACT(a[0, 0])) * least).sum()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_with_a_wide_factor_around_zero_pay_for_their_rounding(turned):
+    n = 41  # coefficients are sums over n entries that rounding swallows, times |x| up to 3
+    wide, point = Interval(np.full((1, 2, 1), -3.0), np.full((1, 2, 1), 3.0)), swallowed(n)[:1]
+    boxes, shape = [wide, Interval(point[None])], (2, n)
+    if turned:
+        boxes = [Interval(v.lower.swapaxes(1, 2), v.upper.swapaxes(1, 2)) for v in boxes[::-1]]
+        shape = (n, 2)
+    sizes = tuple(np.maximum(abs(b.lower), abs(b.upper)) for b in boxes)
+    rows = Rows({}, np.zeros((1, 1)), np.zeros((1, 1)))
+    MatMulStep.of(boxes, (0, 1), sizes).apply(rows, np.ones((1, 1, *shape)), ALL)
+    coef = EXACT(rows.coef[1 if turned else 0][0, 0]).ravel()
+    gap = abs(EXACT(point).sum() - coef) * 3
+    assert Fraction(rows.error[0, 0]) * (1 + Fraction(1, 2**20)) >= gap.sum()
+    assert Fraction(rows.error[0, 0]) >= 2 * 3 * gamma_of(n) * abs(EXACT(point)).sum()
 
 
 # --- lines carried forwards ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tangency.verify.certificate.implicit_product import (
 from tangency.verify.certificate.layers import GroupSort, Householder, Residual, Slopes
 from tangency.verify.certificate.matrix import Matrix
 from tangency.verify.certificate.product import ProductWitness
-from tangency.verify.certificate.reduction import reduce
+from tangency.verify.certificate.reduction import Reduction, reduce
 
 U = Fraction(1, 2**53)
 EXACT = np.vectorize(Fraction, otypes=[object])
@@ -87,6 +87,29 @@ def test_inequality_of_slopes(lower, upper, kind):
         side = -(scale * (low + high) * v + spread.T @ p @ linear)
         corner = np.diag(2 * lam[free]) - spread.T @ p @ spread
         assert_encloses(found, blocks([[top, side.T], [side, corner]]))
+
+
+def test_inequality_of_multipliers_that_are_rounded():
+    rng = np.random.default_rng(0)
+    inner, lam = Matrix(rng.standard_normal((2, 3))), np.array([[0.7], [1.3]])
+    strength = Matrix(lam, lam * 2.0**-10)
+    lower, upper = np.array([-0.3, 0.1]), np.array([0.9, 0.7])
+    before, after = (Matrix(symmetric(rng.standard_normal((n, n)))) for n in (3, 2))
+    found = chain._inequality(Reduction(inner, strength, lower, upper), before, after)
+    v, low, high = exact(inner), EXACT(lower)[:, None], EXACT(upper)[:, None]
+    for sign in (-1, 1):
+        scale = exact(strength, sign)
+        top = exact(before) + 2 * v.T @ (scale * low * high * v)
+        side = -scale * (low + high) * v
+        corner = np.diag(2 * scale[:, 0]) - exact(after)
+        assert_encloses(found, blocks([[top, side.T], [side, corner]]))
+
+
+def test_sums_of_slopes_are_exact_for_the_usual_ones_alone():
+    for a, b in ((0.1, 0.7), (-0.1, 0.3), (1.0, 2.0**-53), (0.0, 0.1), (-0.3, 0.3)):
+        found = chain._sum(np.array([a, 0.0]), np.array([b, 1.0]))
+        assert_encloses(found, np.array([[Fraction(a) + Fraction(b)], [Fraction(1)]]))
+    assert chain._sum(np.zeros(2), np.ones(2)).radius is None
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
