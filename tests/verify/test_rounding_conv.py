@@ -3,14 +3,16 @@
 import itertools
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
 import pytest
 
-from tangency.models.errors import NotProvedError
-from tangency.verify.certificate import conv, conv_blocks, conv_symbol
+from tangency.models.errors import InputError, NotProvedError
+from tangency.verify.certificate import conv, conv_blocks, conv_norm, conv_symbol
 from tangency.verify.certificate.conv_norm import conv_norm_bound, conv_norm_is_at_most
+from tangency.verify.certificate.conv_pieces import FrequencyWitness, check_frequencies
 from tangency.verify.certificate.conv_symbol import ConvLayer, Symbol
 from tangency.verify.certificate.layers import Slopes
 
@@ -70,18 +72,18 @@ def test_symbols_hold_the_exact_ones(torus, stride):
             angle = 2 * mpmath.pi * turns / (torus[0] * torus[1])
             tap = np.vectorize(mpmath.mpf, otypes=[object])(tap)
             real, imag = real + mpmath.cos(angle) * tap, imag + mpmath.sin(angle) * tap
-            size = size + abs(tap) * abs(mpmath.cos(angle))
+            # gamma of as many terms as there are taps, and one rounding of a cosine
+            cosine = abs(mpmath.cos(angle))
+            rounded = abs(cosine - mpmath.nint(cosine)) > mpmath.mpf(2) ** -200
+            size = size + abs(tap) * cosine * (count + int(rounded))
         for got, radius, value in (
             (found.real[f], found.real_radius[f], real),
             (found.imag[f], found.imag_radius[f], imag),
         ):
             gap = abs(np.vectorize(mpmath.mpf, otypes=[object])(got) - value)
             assert (gap <= radius + mpmath.mpf(2) ** -250).all()  # the reference's own rounding
-        # gamma of as many terms as there are taps, and one rounding of each cosine
-        moved = np.array([j1 * q1 * torus[1] + j2 * q2 * torus[0] for q1, q2 in offsets.tolist()])
-        rounded = (moved % (torus[0] * torus[1]) != 0).all()
-        share = (count + (1 if rounded else 0)) * mpmath.mpf(2) ** -53
-        assert (found.real_radius[f] >= share * size * (1 - mpmath.mpf(2) ** -40)).all()
+        least = mpmath.mpf(2) ** -53 * size * (1 - mpmath.mpf(2) ** -40)
+        assert (found.real_radius[f] >= least).all()
 
 
 @pytest.mark.parametrize(
@@ -248,9 +250,62 @@ def test_a_chain_of_convolutions_below_the_truth_is_refused():
         witness = conv.ConvWitness(square, (4, 4), (0, 0), (np.array([1.004]),), (storage,))
         with pytest.raises(NotProvedError):
             conv.check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness)
-    witness = conv.ConvWitness(1.3, (4, 4), (0, 0), (np.array([1.004]),), (storage,))
-    found = conv.check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness)
-    assert Fraction(found) ** 2 >= Fraction(1.3)
+    for square in (1.3, 1.4, 1.5, 1.6, 1.7, 2.0, 3.0):
+        witness = conv.ConvWitness(square, (4, 4), (0, 0), (np.array([1.004]),), (storage,))
+        found = conv.check_conv([one, one], [Slopes(0.0, 1.0)], (4, 4), witness)
+        assert Fraction(found) ** 2 >= Fraction(square)
+
+
+def refused(slopes=(0.0, 1.0), strength=1.004, torus=(4, 4), count=10):
+    one = ConvLayer(np.ones((1, 1, 1, 1)))
+    storage = np.full((count, 1, 1), 1.0 + 1e-9, complex)
+    witness = conv.ConvWitness(4.0, torus, (0, 0), (np.array([strength]),), (storage,))
+    try:
+        conv.check_conv([one, one], [Slopes(*slopes)], (4, 4), witness)
+    except (NotProvedError, InputError):
+        return True
+    return False
+
+
+def test_what_the_proof_by_frequency_presumes():
+    assert not refused()
+    assert refused(slopes=(0.1, 1.0))  # the mask gives zero outside of the image
+    assert refused(slopes=(-1.0, -0.1))
+    assert refused(strength=-1.004)
+    assert refused(torus=(3, 3), count=5)  # it would wrap round into the input
+
+
+@pytest.mark.parametrize("name", ["real", "imag", "real_radius", "imag_radius"])
+def test_all_of_a_symbol_counts_in_its_norm(name):
+    parts = dict.fromkeys(("real", "imag", "real_radius", "imag_radius"), np.zeros((1, 2, 2)))
+    assert conv_norm._holds(Symbol(**parts), 0.9)
+    parts[name] = np.array([[[0.0, 1.0], [0.0, 0.0]]])
+    assert not conv_norm._holds(Symbol(**parts), 0.9)
+    assert conv_norm._holds(Symbol(**parts), 1.1)
+
+
+def test_products_of_pieces_to_the_last_bit():
+    for first, second in ((0.1, 0.3), (1.1, 1.3), (0.7, 0.9), (1.7, 0.3), (2.3, 0.1)):
+        exact = Fraction(first) * Fraction(second)
+        bound = float(exact)
+        while Fraction(bound) >= exact:
+            bound = math.nextafter(bound, 0.0)
+        for claim, proved in ((bound, False), (math.nextafter(bound, 9.0), True)):
+            witness = FrequencyWitness(claim, ((first,), (second,)))
+            try:
+                found = check_frequencies([first, second], witness) == claim
+            except NotProvedError:
+                found = False
+            assert found is proved
+
+
+def test_runs_by_norms_count_their_slopes():
+    layers = [ConvLayer(np.ones((1, 1, 1, 1)))] * 2
+    run = SimpleNamespace(layers=layers, activations=[Slopes(-3.0, 1.0)], size=(2, 2))
+    norms = (1.0 + 1e-9, 1.0 + 1e-9)
+    with pytest.raises(NotProvedError, match="exceeds"):
+        check_frequencies([run], FrequencyWitness(2.9, (norms,)))
+    assert check_frequencies([run], FrequencyWitness(3.1, (norms,))) == 3.1
 
 
 def test_the_smallest_torus_wraps_nothing_into_the_input():

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tangency.models import Builder
 from tangency.models.intervals import Interval
 from tangency.models.ops import (
     Add,
@@ -28,7 +29,7 @@ from tangency.models.ops import (
     Upsample,
     numpy_backend,
 )
-from tangency.verify.rigorous import numpy_engine  # noqa: F401 - enters the transposes
+from tangency.verify.rigorous import numpy_engine
 from tangency.verify.rigorous.backward import Rows
 from tangency.verify.rigorous.enclosure import (
     UNDERFLOW,
@@ -160,8 +161,34 @@ def test_affine_steps_pay_for_their_rounding(name):
         assert Fraction(rows.error[0, 0]) >= least * (1 - Fraction(1, 2**30))
 
 
-def test_batch_norms_pay_for_their_gain():
+@pytest.mark.parametrize(("old", "new"), [(1000, 3), (997, 7), (5, 7)])
+def test_interpolation_pays_for_rounded_positions(old, new):
+    op, shape = Upsample((new,), "linear"), (1, new)
+    step = AffineStep.of(
+        linear_of(op, {}, ((1, old),), shape), (0,), (np.ones((1, 1, old)),), shape
+    )
+    for i in range(new):
+        a = np.zeros((1, 1, 1, new))
+        a[..., i] = 1.0
+        rows = Rows({}, np.zeros((1, 1)), np.zeros((1, 1)))
+        step.apply(rows, a, ALL)
+        where = Fraction(2 * i + 1, 2) * Fraction(old, new) - Fraction(1, 2)
+        where = min(max(where, Fraction(0)), Fraction(old - 1))
+        weights = EXACT(np.zeros(old))
+        k = int(where)
+        weights[k] += 1 - (where - k)
+        weights[min(k + 1, old - 1)] += where - k
+        gap = abs(weights - EXACT(rows.coef[0]).ravel()).sum()
+        assert Fraction(rows.error[0, 0]) * (1 + Fraction(1, 2**20)) >= gap
+        # of a position of the size of `old`, a few units in the last place
+        assert Fraction(rows.error[0, 0]) >= 4 * U * (old + new)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_batch_norms_pay_for_their_gain(shifted):
     op, params, shapes = OPS["batch norm"]
+    if not shifted:  # what pays for the constant would hide what does not pay for the gain
+        params = {**params, "mean": np.zeros(2), "bias": np.zeros(2)}
     linear = linear_of(op, params, tuple(shapes), shapes[0])
     step = AffineStep.of(linear, (0,), (np.full((1, *shapes[0]), 3.0),), shapes[0])
     rng = np.random.default_rng(0)
@@ -242,6 +269,13 @@ def test_planes_that_know_nothing_lose_the_row():
         step.apply(rows, np.array([[a]]), ALL)
         assert (rows.error[0, 0] == np.inf) == lost
 
+    planes = Planes((zero,), (zero,), zero, -nothing)
+    step = PlanesStep.of(planes, (0,), (np.ones((1, 2)),), (2,))
+    for a, lost in (([-1.0, 1.0], True), ([1.0, -1.0], False), ([0.0, 1.0], False)):
+        rows = Rows({}, np.zeros((1, 1)), np.zeros((1, 1)))
+        step.apply(rows, np.array([[a]]), ALL)
+        assert (rows.error[0, 0] == np.inf) == lost
+
 
 @pytest.mark.parametrize("k", [1, 7, 41])
 def test_products_of_two_nodes_pay_for_their_rounding(k):
@@ -300,7 +334,7 @@ def test_lines_through_planes_pay_for_their_rounding(sign):
     given = Lines(
         rng.standard_normal((1, columns, n)),
         rng.standard_normal((1, columns, n)),
-        np.full((1, n), 1e-9),
+        np.full((1, n), 2.0**-50),
     )
     a, b = (sign * rng.random((1, 1, n)) for _ in range(2))
     low, high = (rng.standard_normal((1, 1, n)) * 7 for _ in range(2))
@@ -332,7 +366,7 @@ def test_lines_through_products_pay_for_their_rounding():
     given = [
         Lines(
             *(rng.standard_normal((1, columns, *v.shape[1:])) for _ in range(2)),
-            np.full(v.shape, 1e-9),
+            np.full(v.shape, 2.0**-50),
         )
         for v in boxes
     ]
@@ -414,3 +448,26 @@ def test_specifications_of_lines(joined):
         slack = abs(EXACT(spec[0])).sum(axis=1) * Fraction(2.0**-54)
     assert (EXACT(low[0]) <= value - slack).all()
     assert (EXACT(high[0]) >= value + slack).all()
+
+
+def test_lines_of_affine_layers_hold_at_the_corners():
+    hidden, last = np.array([[0.7, -0.3]] * 41), swallowed(41)
+    builder = Builder("float64")
+    z = builder.emit(
+        Dense(),
+        [builder.input((1, 2))],
+        {"weight": ("w1", hidden), "bias": ("b1", np.full(41, 0.1))},
+    )
+    y = builder.emit(Dense(), [z], {"weight": ("w2", last), "bias": ("b2", LARGE[:4])})
+    own = InputSet(np.array([[0.9, -1.1]]), np.array([[1.3, 0.7]]))
+    engine = numpy_engine.NumpyEngine(builder.finish([y]), [own])
+    _, kept = Forward(engine, plain=True).run([2])
+    lines = kept[2]
+    magnitude = np.array([1.3, 1.1, 1.0])
+    exact = EXACT(last) @ np.hstack([EXACT(hidden), EXACT(np.full((41, 1), 0.1))])
+    exact[:, -1] = exact[:, -1] + EXACT(LARGE[:4])
+    paid = EXACT(lines.error[0]) * (1 + Fraction(1, 2**20))
+    for got in (lines.low[0].T, lines.high[0].T):
+        assert (abs(EXACT(got) - exact) @ EXACT(magnitude) <= paid).all()
+    size = abs(EXACT(last)) @ abs(EXACT(hidden)) @ EXACT(magnitude[:2])
+    assert (paid >= 2 * gamma_of(41) * size).all()
