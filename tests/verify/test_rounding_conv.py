@@ -99,10 +99,10 @@ def test_norms_of_convolutions_at_their_very_value(kernel, size, norm):
     assert not conv_norm_is_at_most(dense, (1, 2), 1.414)
 
 
-def corners(rng, f, n, m):
+def corners(rng, f, n, m, width=2.0**-20):
     """A symbol, and the exact matrices at some of its corners."""
     parts = [rng.standard_normal((f, n, m)) for _ in range(2)]
-    radii = [rng.random((f, n, m)) * 2.0**-20 for _ in range(2)]
+    radii = [rng.random((f, n, m)) * width for _ in range(2)]
     exact_parts = [
         [EXACT(v) + sign * EXACT(r) for v, r in zip(parts, radii, strict=True)]
         for sign in (-1, 0, 1)
@@ -119,9 +119,10 @@ def hermitian(rng, f, n):
     ("lower", "upper"),
     [([0.0, 0.0], [1.0, 1.0]), ([-0.1, 0.0], [0.7, 0.3]), ([-0.3, -0.1], [0.0, 1.1])],
 )
-def test_blocks_of_slopes(lower, upper):
+@pytest.mark.parametrize("width", [0.0, 2.0**-20])
+def test_blocks_of_slopes(lower, upper, width):
     rng = np.random.default_rng(4)
-    inner, exact_parts = corners(rng, 2, 2, 3)
+    inner, exact_parts = corners(rng, 2, 2, 3, width)
     after, strength = hermitian(rng, 2, 2), np.array([0.7, 1.3])
     layer = conv_blocks.Sloped(np.array(lower), np.array(upper), strength)
     stacked, real, imag, spread = conv_blocks.sloped_blocks(inner, after, layer)
@@ -137,6 +138,10 @@ def test_blocks_of_slopes(lower, upper):
         ):
             rows = [(lam * (a + b))[None, :, None] * w, extra[None, :, None] * w[:, held]]
             assert (abs(EXACT(got) - np.concatenate(rows, axis=1)) <= EXACT(radius)).all()
+    # three roundings: a + b, times lambda, times the symbol
+    rounded = np.flatnonzero((a != 0) | ((b != 0) & (b != 1)))
+    least = 3 * U * abs(EXACT(stacked.real[:, rounded])) * (1 - 8 * U)
+    assert (EXACT(stacked.real_radius[:, rounded]) >= least).all()
     for f in range(2):
         below = EXACT(np.zeros(real[f].shape))
         below[:2, :2] = np.diag(2 * lam) - EXACT(after.real[f])
