@@ -133,8 +133,22 @@ _ROUNDED: dict[str, Callable[[Fraction], Any]] = {
 }
 
 
+# Where a function of a rational number is defined; of other numbers these have no known value.
+_DOMAINS: dict[str, Callable[[Fraction], bool]] = {
+    "log": lambda c: c > 0,
+    "log1p": lambda c: c > -1,
+    "sqrt": lambda c: c >= 0,
+    "arcsin": lambda c: abs(c) <= 1,
+    "arccos": lambda c: abs(c) <= 1,
+    "arctanh": lambda c: abs(c) < 1,
+    "tan": lambda c: True,  # poles are irrational
+}
+
+
 def _value_of(name: str, a: _Number) -> _Number | None:
     c = a.rational
+    if name in _DOMAINS and (c is None or not _DOMAINS[name](c)):
+        return None
     if name in _ROUNDED:
         return None if c is None else _Number.of(_ROUNDED[name](c))
     known = None if c is None else _KNOWN.get((name, c))  # type: ignore[arg-type]

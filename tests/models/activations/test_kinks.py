@@ -537,5 +537,11 @@ def test_the_direction_of_a_jump_is_found():
     assert continuity(value).joins == (up, down, both, Join(), both)
 
 
+def test_a_branch_without_a_value_is_not_shown_to_meet():
+    # the limit of the first branch is 2/pi, though its value looks like 0 times a number
+    found = continuity(lambda nx, x: nx.where(x < 1.0, (1.0 - x) * nx.tan(nx.pi * x / 2.0), 0.0))
+    assert found.joins == (Join(True, True),)
+
+
 def test_what_cannot_be_read_is_not_shown():
     assert not continuity(lambda nx, x: x.sum()).everywhere
