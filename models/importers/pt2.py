@@ -125,10 +125,9 @@ def _harmless(expression: str) -> bool:
         if isinstance(node, ast.Name):
             return node.id in CALLS or bool(SYMBOL.fullmatch(node.id))
         if isinstance(node, ast.Constant):
-            text = isinstance(node.value, str)
-            return (
-                bool(SYMBOL.fullmatch(node.value)) if text else isinstance(node.value, int | float)
-            )
+            if isinstance(node.value, str):
+                return bool(SYMBOL.fullmatch(node.value))
+            return isinstance(node.value, int | float)
         if isinstance(node, ast.Call):
             return isinstance(node.func, ast.Name) and node.func.id in CALLS
         return isinstance(node, FORMS + OPERATORS)

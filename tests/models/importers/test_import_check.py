@@ -153,3 +153,42 @@ def test_both_evaluations_divide_exactly(divisor):
     x = (np.arange(-500, 500, dtype="float32") * c)[:, None]
     assert np.array_equal(network.evaluate(x), np.floor(x / c))
     assert np.array_equal(np.asarray(network(x)), np.floor(x / c))
+
+
+OLD_OPSETS = {
+    "softmax over all behind": ("Softmax", 12, (2, 3, 4), (), {"axis": 1}, True),
+    "log softmax over all behind": ("LogSoftmax", 12, (2, 3, 4), (), {"axis": 1}, True),
+    "padding at the front": (
+        *("MaxPool", 12, (2, 5, 5), ()),
+        {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_LOWER"},
+        False,
+    ),
+    "momentum": ("BatchNormalization", 9, (2, 5, 5), ([1, 2], [0, 1], [3, 1], [1, 2]), {}, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [(n, r) for n, case in OLD_OPSETS.items() for r in ((True, False) if case[-1] else (True,))],
+)
+def test_where_the_evaluator_of_onnx_is_wrong(name, runtime, monkeypatch):
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    from tangency.models import from_onnx
+    from tangency.models.importers import onnx_reference
+
+    op, opset, shape, params, attributes, _ = OLD_OPSETS[name]
+    if runtime:
+        pytest.importorskip("onnxruntime")
+    else:
+        monkeypatch.setattr(onnx_reference, "_runtime", lambda model: 1 / 0)
+    if op == "BatchNormalization":
+        attributes = {"momentum": 0.9}
+    names = [f"p{i}" for i in range(len(params))]
+    held = [numpy_helper.from_array(np.float32(p), n) for p, n in zip(params, names, strict=True)]
+    ends = [helper.make_tensor_value_info(n, 1, ["n", *s]) for n, s in (("x", shape), ("y", "abc"))]
+    node = helper.make_node(op, ["x", *names], ["y"], **attributes)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], held)
+    opsets = [helper.make_opsetid("", opset)]
+    assert from_onnx(helper.make_model(graph, opset_imports=opsets, ir_version=7)) is not None
