@@ -86,7 +86,7 @@ def _runtime(model: Any) -> Run:
 
 
 def _exact(opset: int) -> list[Any]:
-    """Ops that the evaluator computes in float32 for a model in float64, or otherwise than stated."""
+    """Ops that the evaluator computes in float32 for a float64 model, or otherwise than stated."""
     from onnx.reference.op_run import OpRun
 
     class Gelu(OpRun):  # type: ignore[misc]
