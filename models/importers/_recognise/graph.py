@@ -122,7 +122,7 @@ class _Forms:
         for i, node in enumerate(builder.nodes):
             inputs = tuple(self._same[j] for j in node.inputs)
             own = i if isinstance(node.op, Input) else -1
-            key = (node.op, inputs, tuple(p.key for p in node.params), own)
+            key = (node.op, inputs, tuple((p.role, p.key) for p in node.params), own)
             self._same.append(first.setdefault(key, i))
 
     # --- regions ------------------------------------------------------------------------------
