@@ -16,8 +16,8 @@ from typing import Any
 from tangency.models.activations import Activation
 from tangency.models.builder import Builder, Value
 from tangency.models.importers._recognise.piecewise import Namespace, Piecewise, Term
+from tangency.models.importers._recognise.reductions import reduce_max, reduce_sum
 from tangency.models.importers._recognise.templates import (
-    Group,
     exact,
     group_of,
     norm,
@@ -32,9 +32,8 @@ from tangency.models.importers._recognise.terms import (
     inverse,
     log,
     parameter,
-    reduce_max,
-    reduce_sum,
 )
+from tangency.models.importers._recognise.writing import Match, rewritten
 from tangency.models.ops import (
     Activate,
     Add,
@@ -44,7 +43,6 @@ from tangency.models.ops import (
     Input,
     LayerNorm,
     LogSumExp,
-    Prelu,
     Product,
     Quotient,
     Reduce,
@@ -78,9 +76,6 @@ class Weight:
     shape: Shape
 
 
-Match = tuple[int, Activation | Group | tuple[str, frozenset[int]]]
-
-
 def recognise(
     builder: Builder, ends: Sequence[Value], *, scalars: bool = False, named: bool = True
 ) -> list[Value]:
@@ -111,7 +106,7 @@ def recognise(
             needed.add(match[0])
     if not found:
         return list(ends)
-    return _rewritten(builder, ends, sorted(needed), found, named=named)
+    return rewritten(builder, ends, sorted(needed), found, named=named)
 
 
 class _Forms:
@@ -127,7 +122,7 @@ class _Forms:
         for i, node in enumerate(builder.nodes):
             inputs = tuple(self._same[j] for j in node.inputs)
             own = i if isinstance(node.op, Input) else -1
-            key = (node.op, inputs, tuple(p.key for p in node.params), own)
+            key = (node.op, inputs, tuple((p.role, p.key) for p in node.params), own)
             self._same.append(first.setdefault(key, i))
 
     # --- regions ------------------------------------------------------------------------------
@@ -370,87 +365,3 @@ def _applied(record: Activation, nx: Namespace, x: Term) -> Term:
     if not isinstance(y, Term):
         raise NoFormError("a constant")
     return y
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def _rewritten(
-    builder: Builder,
-    ends: Sequence[Value],
-    needed: Sequence[int],
-    found: dict[int, Match],
-    *,
-    named: bool,
-) -> list[Value]:
-    """The graph again, with an op in place of each region."""
-    writer = _Writer(builder, named)
-    nodes = builder.restart([i for i in needed if i not in found])
-    place: dict[int, int] = {}
-    for i in needed:
-        if i in found:
-            start, what = found[i]
-            value = Value(place[start], (1, *nodes[start].shape))
-            place[i] = builder.laid_out(writer.write(value, nodes[i], what), nodes[i].shape)
-        else:
-            place[i] = builder.copy(nodes[i], [place[j] for j in nodes[i].inputs])
-    return [Value(place[v.node], v.shape) for v in ends]
-
-
-class _Writer:
-    """Writes what was recognised."""
-
-    def __init__(self, builder: Builder, named: bool) -> None:
-        self.builder, self.named = builder, named
-        self.weights = builder.held_weights()
-
-    def write(self, x: Value, end: Node, what: Any) -> Value:
-        """One op of x, in place of the region that ends with a node."""
-        if isinstance(what, Activation):
-            self._scope(end, what.name)
-            return self.builder.activation(x, what)
-        if isinstance(what, Group):
-            return self._group(x, end, what)
-        key, axes = what
-        self._scope(end, "prelu", key)
-        base, array, trainable = self.weights[key]
-        op = Prelu(min(axes, default=0))
-        node = x.node if x.shape[1:] else self.builder.laid_out(x, (1,))
-        params = {"slope": (base, array.reshape(-1))}
-        return self.builder.emit(op, [node], params, view=x.shape, trainable=trainable)
-
-    def _scope(self, end: Node, kind: str, *keys: str) -> None:
-        prefixes = [p for p in (self.weights[k][0].rpartition(".")[0] for k in keys) if p]
-        self.builder.scope = end.name if self.named else prefixes[0] if prefixes else kind
-
-    def _group(self, x: Value, end: Node, what: Group) -> Value:
-        b, axes, shape = self.builder, sorted(what.axes), x.shape
-        self._scope(end, what.kind, *(key for _, key in what.roles))
-        if what.kind == "softmax":
-            # Over several axes: over one that they are made, the last.
-            order = [d for d in range(len(shape)) if d - 1 not in axes] + [a + 1 for a in axes]
-            if len(axes) == 1:
-                return b.emit(Softmax(axes[0]), [x.node], view=shape)
-            y = b.transpose(x, order)
-            lead = y.shape[: len(shape) - len(axes)]
-            flat = b.reshape(y, (*lead, prod(shape) // prod(lead)))
-            node = b.laid_out(flat, flat.shape[1:])
-            done = b.emit(Softmax(len(lead) - 1), [node], view=flat.shape)
-            return b.transpose(
-                b.reshape(done, y.shape), [order.index(d) for d in range(len(order))]
-            )
-        if what.kind == "layer_norm":
-            sizes = tuple(shape[a + 1] for a in axes)
-            held = {role: self.weights[key] for role, key in what.roles}
-            params = {role: (k, array.reshape(sizes)) for role, (k, array, _) in held.items()}
-            fixed = [role for role, (_, _, trainable) in held.items() if not trainable]
-            op = LayerNorm(tuple(axes), what.eps, what.center)
-            return b.emit(op, [x.node], params, view=shape, buffers=fixed)
-        kept = tuple(1 if d - 1 in axes else s for d, s in enumerate(shape))
-        if what.kind == "log_softmax" and not self.named:
-            b.scope = "log_sum_exp"
-        top = b.emit(LogSumExp(tuple(axes)), [x.node], view=kept)
-        if what.kind == "log_sum_exp":
-            return top
-        self._scope(end, what.kind)
-        return b.elementwise(Subtract(), x, top)

@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from tangency.models.importers._recognise.reductions import is_variance
 from tangency.models.importers._recognise.terms import (
     FUNCTIONS,
     ONE,
@@ -26,7 +27,6 @@ from tangency.models.importers._recognise.terms import (
     function,
     inverse,
     is_positive,
-    is_variance,
     power,
     substitute,
 )

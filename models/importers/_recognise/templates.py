@@ -26,6 +26,7 @@ from tangency.models import activations
 from tangency.models.activations import Activation
 from tangency.models.errors import InputError
 from tangency.models.importers._recognise.piecewise import Namespace, Piecewise, Term
+from tangency.models.importers._recognise.reductions import reduce_sum
 from tangency.models.importers._recognise.terms import (
     ZERO,
     Atom,
@@ -38,7 +39,6 @@ from tangency.models.importers._recognise.terms import (
     inverse,
     log,
     power,
-    reduce_sum,
     root,
 )
 
@@ -247,9 +247,9 @@ def _norm(found: Poly, x: Poly, over: Axes, count: int) -> Group | None:
             y = normed
             given = dict(zip(roles, named, strict=True))
             if "weight" in given:
-                y = y * _param(given["weight"])
+                y = y * Poly.of(given["weight"])
             if "bias" in given:
-                y = y + _param(given["bias"])
+                y = y + Poly.of(given["bias"])
             if y == found:
                 names = tuple((role, name_of(given[role])) for role in sorted(given, reverse=True))
                 return Group("layer_norm", over, float(eps), center, names)
@@ -267,10 +267,6 @@ def norm(x: Poly, over: Axes, count: int, eps: Fraction, *, center: bool) -> Pol
     return d * inverse(root(variance + constant(eps)))
 
 
-def _param(atom: Atom) -> Poly:
-    return Poly({((atom, 1),): Fraction(1)})
-
-
 def name_of(atom: Atom) -> str:
     """The name of a parameter."""
     return atom.text.split(" ")[1]
@@ -282,6 +278,6 @@ def prelu_slope(form: Piecewise) -> tuple[str, Axes] | None:
         return None
     left, right = form.pieces
     slopes = [a for a in left.atoms() if a.kind == "param"]
-    if len(slopes) != 1 or right != entry() or left != _param(slopes[0]) * entry():
+    if len(slopes) != 1 or right != entry() or left != Poly.of(slopes[0]) * entry():
         return None
     return name_of(slopes[0]), slopes[0].axes

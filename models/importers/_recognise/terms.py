@@ -27,13 +27,10 @@ __all__ = [
     "function",
     "inverse",
     "is_positive",
-    "is_variance",
     "log",
     "parameter",
     "power",
     "product",
-    "reduce_max",
-    "reduce_sum",
     "root",
     "substitute",
     "total",
@@ -107,6 +104,11 @@ class Poly:
     def __mul__(self, other: Poly) -> Poly:
         return product(self, other)
 
+    @staticmethod
+    def of(atom: Atom, c: Fraction | int = 1) -> Poly:
+        """A multiple of an atom."""
+        return Poly({((atom, 1),): Fraction(c)})
+
     def times(self, c: Fraction | int) -> Poly:
         """A rational multiple."""
         return Poly({m: c * a for m, a in self.terms})
@@ -154,19 +156,15 @@ def constant(c: Fraction | int) -> Poly:
     return Poly({(): Fraction(c)})
 
 
-def _of(atom: Atom, c: Fraction | int = 1) -> Poly:
-    return Poly({((atom, 1),): Fraction(c)})
-
-
 def entry(axes: Iterable[int] = (0,)) -> Poly:
     """The entry x of a tensor, which varies along all its axes."""
-    return _of(Atom("x", "x", axes=frozenset(axes)))
+    return Poly.of(Atom("x", "x", axes=frozenset(axes)))
 
 
 def parameter(name: str, axes: Iterable[int]) -> Poly:
     """The entry of a tensor of parameters that varies along some axes."""
     own = frozenset(axes)
-    return _of(Atom(f"param {name} {sorted(own)}", "param", axes=own))
+    return Poly.of(Atom(f"param {name} {sorted(own)}", "param", axes=own))
 
 
 ZERO, ONE, X = constant(0), constant(1), entry()
@@ -220,7 +218,7 @@ def _joined(m: Monomial, n: Monomial) -> Poly:
                 del powers[gate]
             del powers[exponents[0][0]]
             rest = Poly({_ordered(powers): Fraction(1)})
-            return product(rest, (exp(v) if u == v else ONE) - _of(gate))
+            return product(rest, (exp(v) if u == v else ONE) - Poly.of(gate))
     return Poly({_ordered(powers): Fraction(1)})
 
 
@@ -248,13 +246,13 @@ def inverse(p: Poly) -> Poly:
         out = constant(1 / c)
         for a in exponents:
             out = out * exp(a.args[0].times(-1))
-        return out * _of(_atom("inverse", Poly({rest: Fraction(1)}))) if rest else out
+        return out * Poly.of(_atom("inverse", Poly({rest: Fraction(1)}))) if rest else out
     pair = _two_exponentials(p)
     if pair is not None:  # 1/(c (e^u + e^v)) = e^-u s(u - v)/c
         c, u, v = pair
         return exp(u.times(-1)).times(1 / c) * _sigmoid(u - v)
     lead = p.terms[0][1]
-    return _of(_atom("inverse", p.times(1 / lead)), 1 / lead)
+    return Poly.of(_atom("inverse", p.times(1 / lead)), 1 / lead)
 
 
 def _two_exponentials(p: Poly) -> tuple[Fraction, Poly, Poly] | None:
@@ -282,6 +280,17 @@ def _negative(p: Poly) -> bool:
     return bool(p.terms) and p.terms[0][1] < 0
 
 
+def is_positive(p: Poly) -> bool:
+    """Whether p is a sum of what is positive on all of the reals: exponentials and their kin."""
+    kinds = ("exp", "sigmoid", "softplus")
+
+    def positive(atom: Atom) -> bool:
+        inner = atom.kind in ("sum", "inverse", "sqrt") and is_positive(atom.args[0])
+        return atom.kind in kinds or inner
+
+    return bool(p.terms) and all(c > 0 and all(positive(a) for a, _ in m) for m, c in p.terms)
+
+
 def exp(p: Poly) -> Poly:
     """``e^p``; of n log q and n log(1 + e^v) in p it is ``q^n`` and ``(1 + e^v)^n``."""
     rest, out = p, ONE
@@ -292,7 +301,7 @@ def exp(p: Poly) -> Poly:
         if atom.kind == "softplus" or (atom.kind == "log" and is_positive(atom.args[0])):
             inner = atom.args[0] if atom.kind == "log" else ONE + exp(atom.args[0])
             rest, out = rest - Poly({m: c}), out * power(inner, int(c))
-    return out * _of(_atom("exp", rest)) if rest.terms else out
+    return out * Poly.of(_atom("exp", rest)) if rest.terms else out
 
 
 def log(p: Poly) -> Poly:
@@ -318,7 +327,7 @@ def log(p: Poly) -> Poly:
         m = p.terms[1][0]
         if len(m) == 1 and m[0][1] == 1 and m[0][0].kind == "sigmoid":
             return _softplus(m[0][0].args[0]).times(-1)  # log(1 - s(v)) = -softplus(v)
-    return _of(_atom("log", p))
+    return Poly.of(_atom("log", p))
 
 
 def _sigmoid(p: Poly) -> Poly:
@@ -326,8 +335,8 @@ def _sigmoid(p: Poly) -> Poly:
     if not p.terms:
         return constant(Fraction(1, 2))
     if _negative(p):
-        return ONE - _of(_atom("sigmoid", p.times(-1)))
-    return _of(_atom("sigmoid", p))
+        return ONE - Poly.of(_atom("sigmoid", p.times(-1)))
+    return Poly.of(_atom("sigmoid", p))
 
 
 def _softplus(p: Poly) -> Poly:
@@ -335,8 +344,8 @@ def _softplus(p: Poly) -> Poly:
     if not p.terms:
         return log(constant(2))
     if _negative(p):
-        return _of(_atom("softplus", p.times(-1))) + p
-    return _of(_atom("softplus", p))
+        return Poly.of(_atom("softplus", p.times(-1))) + p
+    return Poly.of(_atom("softplus", p))
 
 
 def _odd(kind: str) -> Callable[[Poly], Poly]:
@@ -344,8 +353,8 @@ def _odd(kind: str) -> Callable[[Poly], Poly]:
         if not p.terms:
             return ZERO
         if _negative(p):
-            return _of(_atom(kind, p.times(-1)), -1)
-        return _of(_atom(kind, p))
+            return Poly.of(_atom(kind, p.times(-1)), -1)
+        return Poly.of(_atom(kind, p))
 
     return apply
 
@@ -354,18 +363,18 @@ def _even(kind: str) -> Callable[[Poly], Poly]:
     def apply(p: Poly) -> Poly:
         if not p.terms:
             return ONE
-        return _of(_atom(kind, p.times(-1) if _negative(p) else p))
+        return Poly.of(_atom(kind, p.times(-1) if _negative(p) else p))
 
     return apply
 
 
 def _other(kind: str) -> Callable[[Poly], Poly]:
-    return lambda p: _of(_atom(kind, p))
+    return lambda p: Poly.of(_atom(kind, p))
 
 
 def root(p: Poly) -> Poly:
     """``sqrt p``."""
-    return p if p in (ZERO, ONE) else _of(_atom("sqrt", p))
+    return p if p in (ZERO, ONE) else Poly.of(_atom("sqrt", p))
 
 
 _ODD = ("erf", "sin", "tan", "arcsin", "arctan", "sinh", "arcsinh", "arctanh")
@@ -401,75 +410,8 @@ def substitute(p: Poly, at: Fraction) -> Poly:
             if atom.kind == "x":
                 part = part.times(at**k)
             elif atom.kind in ("param", "sum", "max"):
-                part = part * power(_of(atom), k)
+                part = part * power(Poly.of(atom), k)
             else:
                 part = part * power(function(atom.kind, substitute(atom.args[0], at)), k)
         out = out + part
     return out
-
-
-# --- reductions -----------------------------------------------------------------------------------
-
-
-def reduce_sum(p: Poly, over: Axes, count: int) -> Poly:
-    """The sum of ``count`` terms along axes; what is constant along them goes out of it."""
-    out = []
-    for m, c in p.terms:
-        outside, inside = constant(c), ONE
-        for atom, k in m:
-            if atom.kind == "exp":  # of e^(u + v), with v constant along the axes, e^v goes out
-                u = atom.args[0]
-                own = Poly({n: a for n, a in u.terms if Poly({n: a}).axes & over})
-                inside, outside = inside * exp(own), outside * exp(u - own)
-            elif atom.axes & over:
-                inside = inside * power(_of(atom), k)
-            else:
-                outside = outside * power(_of(atom), k)
-        out.append(outside * _summed(inside, over, count))
-    return total(out)
-
-
-def _summed(p: Poly, over: Axes, count: int) -> Poly:
-    if p == ONE:
-        return constant(count)
-    if len(p.terms) == 1 and len(p.terms[0][0]) == 1:
-        ((atom, k),) = p.terms[0][0]
-        if atom.kind == "sum" and k == 1:  # a sum of sums
-            return _of(_reduction("sum", atom.args[0], over | atom.over, count * atom.count))
-    return _of(_reduction("sum", p, over, count))
-
-
-def _reduction(kind: str, p: Poly, over: Axes, count: int) -> Atom:
-    text = f"{kind} {sorted(over)} {count} ({p.text})"
-    return Atom(text, kind, (p,), p.axes - over, over, count)
-
-
-def reduce_max(p: Poly, over: Axes, count: int) -> Poly:
-    """The largest entry along axes."""
-    return _of(_reduction("max", p, over, count)) if p.axes & over else p
-
-
-def is_positive(p: Poly) -> bool:
-    """Whether p is a sum of what is positive on all of the reals: exponentials and their kin."""
-    kinds = ("exp", "sigmoid", "softplus")
-
-    def positive(atom: Atom) -> bool:
-        inner = atom.kind in ("sum", "inverse", "sqrt") and is_positive(atom.args[0])
-        return atom.kind in kinds or inner
-
-    return bool(p.terms) and all(c > 0 and all(positive(a) for a, _ in m) for m, c in p.terms)
-
-
-def is_variance(p: Poly) -> bool:
-    """Whether p is ``a sum m^2 - b (sum m)^2`` with ``a >= n b``: by Cauchy's inequality, >= 0."""
-    if len(p.terms) != 2:
-        return False
-    for (m, a), (n, b) in (p.terms, p.terms[::-1]):
-        if len(m) != 1 or len(n) != 1 or m[0][1] != 1 or n[0][1] != 2:
-            continue
-        squares, first = m[0][0], n[0][0]
-        if squares.kind == first.kind == "sum" and a > 0 > b:
-            same = (squares.over, squares.count) == (first.over, first.count)
-            square = power(first.args[0], 2)
-            return same and squares.args[0] == square and a >= -b * first.count
-    return False
