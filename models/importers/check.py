@@ -148,6 +148,7 @@ class _Ours:
         self.rtol = RTOL[network.dtype]
         self.info = np.finfo(network.dtype)
         self.outputs = [np.asarray(y, float) for y in _listed(network.evaluate(*inputs))]
+        self._known: dict[int, tuple[list[np.ndarray], list[np.ndarray], float]] = {}
 
     def difference(self, rows: np.ndarray, theirs: list[np.ndarray]) -> _Difference | None:
         """The first entry in which outputs at these probes differ from ours, if there is one.
@@ -184,7 +185,14 @@ class _Ours:
 
     def _confirmed(self, rows: np.ndarray, theirs: list[np.ndarray]) -> _Difference | None:
         """The first entry whose difference is more than rounding explains."""
-        exact, noise, largest = self._rounding(rows)
+        new = np.array([i for i in rows if i not in self._known], int)
+        if new.size:
+            self._known |= dict(zip(new.tolist(), self._rounding(new), strict=True))
+        known = [self._known[i] for i in rows.tolist()]
+        exact, noise = (
+            [np.stack(ys) for ys in zip(*(k[j] for k in known), strict=True)] for j in (0, 1)
+        )
+        largest = np.array([k[2] for k in known])
         # An exponential of such a value overflows, in the model's arithmetic or in float64: what
         # comes of it (inf - inf, 0 inf) says nothing about the function.
         over, over_wide = (
@@ -212,8 +220,8 @@ class _Ours:
     def _wide(self) -> Network:
         return self.network.astype("float64")
 
-    def _rounding(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-        """Outputs in float64, how far rounding moves each entry, and each sample's largest number.
+    def _rounding(self, rows: np.ndarray) -> list[tuple[list[np.ndarray], list[np.ndarray], float]]:
+        """Of each probe its outputs in float64, how far rounding moves them, its largest number.
 
         Every value inside is changed by a few units of roundoff, of itself, and of the argument
         and of one after a function: ``0.5 x (1 + erf(x))`` is good to a unit of x, ``exp(x) - 1``
@@ -259,7 +267,7 @@ class _Ours:
                 sure = (np.isfinite(y) == np.isfinite(y[0])).all(axis=0)
                 exact.append(y[0])
                 noise.append(np.where(sure, spread, np.inf))
-        return exact, noise, largest
+        return [([y[i] for y in exact], [y[i] for y in noise], float(largest[i])) for i in range(n)]
 
 
 def _lost_digits(op: LayerNorm, x: np.ndarray) -> np.ndarray:

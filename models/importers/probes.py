@@ -15,7 +15,7 @@ from tangency.models.ops import Shape, numpy_backend
 __all__ = ["Probes", "make_probes"]
 
 #: Multiply-adds that the probes of one import may cost in one evaluation.
-BUDGET = 1e8
+BUDGET = 5e7
 FEWEST, MOST = 6, 160
 #: Constants that are placed, and constants and ratios of them together.
 CONSTANTS, TARGETS = 24, 160

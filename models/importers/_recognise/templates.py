@@ -24,6 +24,7 @@ import numpy as np
 
 from tangency.models import activations
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import is_of_catalogue
 from tangency.models.errors import InputError
 from tangency.models.importers._recognise.piecewise import Namespace, Piecewise, Term
 from tangency.models.importers._recognise.reductions import reduce_sum
@@ -114,7 +115,8 @@ def _plain(dtype: str, names: tuple[str, ...]) -> dict[str, Activation]:
     for name in dict.fromkeys((*_FIRST, *names)):
         record = activations.get(name)
         if not record.params and name != "identity":
-            formulas.append((name, dtype, record.value))
+            # The roundings of constants are taken for them in the catalogue's own formulas alone.
+            formulas.append((name, dtype if is_of_catalogue(record) else "", record.value))
     for name, own, formula in (*formulas, *_other(dtype)):
         # A formula of a user may be any code: what has no form is not recognised.
         try:
