@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/verify/test_rounding_witnesses.py",
             "tests/verify/test_rounding_conv.py",
             "tests/verify/test_definite.py",
+            "tests/verify/test_certificate_claims.py",
         ),
     ),
     "rigorous": (
@@ -56,6 +57,14 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "intervals": (
         ("models/intervals.py", "models/interval_functions.py"),
         ("tests/models/test_rounding_intervals.py", "tests/models/test_intervals.py"),
+    ),
+    "activations": (
+        ("models/activations/*.py",),
+        (
+            "tests/models/activations/test_activation_slopes.py",
+            "tests/models/activations/test_kinks.py",
+            "tests/models/activations/test_tails.py",
+        ),
     ),
     "engine": (("verify/lipschitz/engine/*.py",), ("tests/verify/test_engine.py",)),
     "search": (

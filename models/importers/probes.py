@@ -97,7 +97,7 @@ def _broad() -> list[tuple[str, Draw]]:
         return words, lambda r, s: scale * r.uniform(0.1, 0.9, s)
 
     def mixed(r: np.random.Generator, s: Shape) -> np.ndarray:
-        return 10.0 ** r.uniform(-3, 4, s) * r.choice([-1.0, 1.0], s)
+        return np.asarray(10.0 ** r.uniform(-3, 4, s) * r.choice([-1.0, 1.0], s))
 
     return [
         *(normal(1), positive(1), normal(100), constant(0), normal(1e4), normal(1e-2)),
@@ -147,7 +147,7 @@ def _targets(constants: list[float]) -> np.ndarray:
 def _around(rng: np.random.Generator, targets: np.ndarray) -> np.ndarray:
     """The targets with a sign: as they are, or a part of 1e-7 to 1 away."""
     away = 10.0 ** rng.uniform(-7, 0, targets.shape) * rng.choice([-0.5, 0, 1.0], targets.shape)
-    return targets * (1 + away) * rng.choice([-1.0, 1.0], targets.shape)
+    return np.asarray(targets * (1 + away) * rng.choice([-1.0, 1.0], targets.shape))
 
 
 def _placed(

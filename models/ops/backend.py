@@ -149,7 +149,8 @@ class JaxBackend(Backend):
         # XLA sees a divisor that is broadcast and multiplies by its reciprocal, which is off by an
         # ulp: floor(x / 7) is then wrong at multiples of 7. It does not look behind a barrier.
         shape = self.xp.broadcast_shapes(x.shape, y.shape)
-        return x / lax.optimization_barrier(self.xp.broadcast_to(y, shape))
+        held = lax.optimization_barrier(self.xp.broadcast_to(y, shape))  # type: ignore[no-untyped-call]
+        return x / held
 
 
 @lru_cache(maxsize=1)
