@@ -237,17 +237,33 @@ def test_choices_take_the_hull_of_what_is_undecided():
 # --- elementary functions -----------------------------------------------------------------------
 
 
-def test_function_values_are_padded_by_eight_units():
+@pytest.mark.parametrize("units", [8, 16])
+def test_function_values_are_padded_by_their_units(units):
     values = np.array([1.0, -1.0, math.pi, 1.0 - U, 1e300, 1e-300, 3 * TINY, 0.0, MAX, -1e-310])
-    low, high = interval_functions._pad(values)
+    low, high = interval_functions._pad(values, units)
     for y, a, b in zip(values.tolist(), low.tolist(), high.tolist(), strict=True):
-        # 8 units in the last place are at most 8 * 2^-52 of the value, or 8 subnormal steps
-        pad = max(8 * Fraction(2.0**-52) * abs(Fraction(y)), 8 * Fraction(TINY))
+        # units in the last place are at most 2^-52 of the value each, or subnormal steps
+        pad = units * max(Fraction(2.0**-52) * abs(Fraction(y)), Fraction(TINY))
         assert below(a, Fraction(y) - pad)
         assert above(b, Fraction(y) + pad)
-    low, high = interval_functions._pad(np.array([math.inf, -math.inf]))
-    np.testing.assert_array_equal(low, [MAX, -math.inf])
-    np.testing.assert_array_equal(high, [math.inf, -MAX])
+    # What overflowed may lie below the largest float by as much as a function errs.
+    low, high = interval_functions._pad(np.array([math.inf, -math.inf]), units)
+    reached = Fraction(MAX) * (1 - units * Fraction(2.0**-52))
+    assert low[1] == -math.inf
+    assert high[0] == math.inf
+    assert below(float(low[0]), reached)
+    assert above(float(high[1]), -reached)
+
+
+@pytest.mark.parametrize(("name", "units"), [("exp", 8), ("sigmoid", 16), ("softplus", 16)])
+def test_composed_functions_have_the_larger_pad(name, units, monkeypatch):
+    used = []
+    wide = interval_functions._pad
+    monkeypatch.setattr(
+        interval_functions, "_pad", lambda y, ulps=8: used.append(ulps) or wide(y, ulps)
+    )
+    getattr(nx, name)(Interval(0.25, 0.5))
+    assert set(used) == {units}
 
 
 MONOTONE = ["exp", "expm1", "log", "log1p", "arcsin", "arctan", "sinh", "tanh", "arcsinh", "erf"]
@@ -257,8 +273,8 @@ MONOTONE = ["exp", "expm1", "log", "log1p", "arcsin", "arctan", "sinh", "tanh", 
 def test_functions_use_the_padding_at_both_ends(name, monkeypatch):
     wide = interval_functions._pad
 
-    def pad(y):  # as if the library were wrong by a thousand times as much
-        low, high = wide(y)
+    def pad(y, *ulps):  # as if the library were wrong by a thousand times as much
+        low, high = wide(y, *ulps)
         return low - 1e-3, high + 1e-3
 
     x = Interval(0.25, 0.5)
