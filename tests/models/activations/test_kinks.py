@@ -465,7 +465,8 @@ def test_what_is_not_shown_to_be_continuous_has_no_finite_slope(case):
 
 
 def test_a_bound_without_a_finite_slope_says_how_to_write_the_formula():
-    step = Activation("step", UNDECLARED["a step"], limits=((0.0, 0.0), (1.0, 0.0)))
+    ends = ((0.0, 0.0), (1.0, 0.0))
+    step = Activation("step", UNDECLARED["a step"], limits=ends, core=(-30.0, 30.0))
     with pytest.raises(InputError, match="maximum, minimum or abs"):
         lipschitz_bound(from_layers([np.eye(1)] * 2, step), attack=False)
 
