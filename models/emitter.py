@@ -197,6 +197,28 @@ class Emitter:
             return self.laid_out(value, value.shape[1:]), tuple(a - 1 for a in wanted)
         return self.laid_out(value, value.shape), wanted
 
+    # --- writing the graph again --------------------------------------------------------------
+
+    def held_weights(self) -> dict[str, tuple[str, np.ndarray, bool]]:
+        """By key: the key that a weight was entered under, its array, whether it is trainable."""
+        return {k: (self._named[k], a, self._trainable[k]) for k, a in self.weights.items()}
+
+    def restart(self, kept: Iterable[int]) -> list[Node]:
+        """Take all nodes out and return them; names and weights of some stay reserved."""
+        nodes, self.nodes, self.inputs = self.nodes, [], []
+        staying = [nodes[i] for i in kept]
+        keys = {p.key for node in staying for p in node.params}
+        self._names = {node.name: 1 for node in staying}
+        self.weights = {k: a for k, a in self.weights.items() if k in keys}
+        return nodes
+
+    def copy(self, node: Node, inputs: Iterable[int]) -> int:
+        """Append a node as it was, of other inputs; its index."""
+        self.nodes.append(replace(node, inputs=tuple(inputs)))
+        if isinstance(node.op, Input):
+            self.inputs.append(len(self.nodes) - 1)
+        return len(self.nodes) - 1
+
     # --- the end ----------------------------------------------------------------------------
 
     def finish(self, outputs: Sequence[Value], *, source: str = "") -> Network:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from tangency.models.intervals import Array, Interval, Like, Truth, _down, _up
 
-__all__ = ["interval_namespace"]
+__all__ = ["interval_namespace", "nearby_namespace"]
 
 _INF = np.inf
 _TINY = 5e-324
@@ -209,5 +209,40 @@ class _IntervalNamespace:
         return Interval._make(np.minimum(A.lower, B.lower), np.minimum(A.upper, B.upper))
 
 
+def _closed(before: Function, after: Function) -> Callable[[Like], Interval]:
+    """Lift a step function so that, at a step, the values on both of its sides count."""
+
+    def lifted(x: Like) -> Interval:
+        X = Interval.of(x)
+        return Interval._make(before(X.lower), after(X.upper))
+
+    return lifted
+
+
+class _NearbyNamespace(_IntervalNamespace):
+    """Intervals that also hold the limits from outside of the operands.
+
+    ``f(X)`` then encloses the values of ``f`` in some neighbourhood of ``X`` up to what is
+    continuous there: a choice is taken only if it is the same in a neighbourhood, and a step counts
+    from both sides also where it lies at an end of ``X``.
+    """
+
+    sign = staticmethod(
+        _closed(lambda x: np.where(x > 0, 1.0, -1.0), lambda x: np.where(x < 0, -1.0, 1.0))
+    )
+    floor = staticmethod(_closed(lambda x: (Interval(np.ceil(x)) - 1.0).lower, np.floor))
+    ceil = staticmethod(_closed(np.ceil, lambda x: (Interval(np.floor(x)) + 1.0).upper))
+    # nextafter: on a half itself the two sides differ, whichever is even
+    rint = staticmethod(_closed(lambda x: np.rint(_down(x)), lambda x: np.rint(_up(x))))
+
+    @staticmethod
+    def where(condition: Any, a: Like, b: Like) -> Interval:
+        """Take the branch of a whole neighbourhood, or the hull of both."""
+        return _IntervalNamespace.where(getattr(condition, "nearby", condition), a, b)
+
+
 interval_namespace: Any = _IntervalNamespace()
 """The namespace of intervals."""
+
+nearby_namespace: Any = _NearbyNamespace()
+"""The namespace of intervals with the limits from outside, for derivatives."""

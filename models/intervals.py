@@ -58,13 +58,28 @@ def _defers(method: "Callable[[Any, Any], Result]") -> "Callable[[Any, Any], Res
 
 
 class Truth:
-    """A comparison of intervals: where it surely holds, and where it possibly holds."""
+    """A comparison of intervals: where it surely holds, and where it possibly holds.
 
-    __slots__ = ("possibly", "surely")
+    ``nearby`` is the same comparison for all numbers in some neighbourhood of the operands:
+    there an equality decides nothing, so that intervals that touch leave it open.
+    """
 
-    def __init__(self, surely: npt.NDArray[np.bool_], possibly: npt.NDArray[np.bool_]) -> None:
+    __slots__ = ("_nearby", "possibly", "surely")
+
+    def __init__(
+        self,
+        surely: npt.NDArray[np.bool_],
+        possibly: npt.NDArray[np.bool_],
+        nearby: "Truth | None" = None,
+    ) -> None:
         self.surely = surely
         self.possibly = possibly
+        self._nearby = nearby
+
+    @property
+    def nearby(self) -> "Truth":
+        """The comparison in a neighbourhood."""
+        return self if self._nearby is None else self._nearby
 
     def __bool__(self) -> bool:
         raise InputError("a comparison of intervals is not a bool: use nx.where(condition, a, b)")
@@ -266,12 +281,14 @@ class Interval:
     @_defers
     def __lt__(self, other: Like) -> Truth:
         o = Interval.of(other)
-        return Truth(self.upper < o.lower, self.lower < o.upper)
+        nearby = Truth(self.upper < o.lower, self.lower <= o.upper)
+        return Truth(nearby.surely, self.lower < o.upper, nearby)
 
     @_defers
     def __le__(self, other: Like) -> Truth:
         o = Interval.of(other)
-        return Truth(self.upper <= o.lower, self.lower <= o.upper)
+        nearby = Truth(self.upper < o.lower, self.lower <= o.upper)
+        return Truth(self.upper <= o.lower, nearby.possibly, nearby)
 
     @_defers
     def __gt__(self, other: Like) -> Truth:

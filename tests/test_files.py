@@ -139,6 +139,28 @@ def test_modes_links_and_devices(tmp_path):
         files.write(tmp_path, b"")
 
 
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "access", lambda name, mode: os.fspath(name) != str(path))
+    with pytest.raises(PermissionError):
+        files.write(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_lock_on_a_full_disk_holds_without_a_name(tmp_path, monkeypatch):
+    path = tmp_path / "work"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with (
+            files.locked(path),
+            pytest.raises(BlockingIOError, match="in use by another process"),
+            files.locked(path),
+        ):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
     path = tmp_path / "work"
     code = """

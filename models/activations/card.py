@@ -94,7 +94,8 @@ def card(activation: "Activation") -> Card:
     try:
         slopes = activation.slope_range
     except InputError:  # a user's record without limits
-        pass
+        if activation.limits is not None:  # with them: what it claims does not hold
+            raise
     try:
         moments = activation.gaussian_moments()
     except InputError:

@@ -2,6 +2,7 @@
 
 import math
 
+from tangency.models.activations.parameters import check_numbers
 from tangency.models.activations.record import Activation, Limit
 from tangency.models.activations.registry import register
 from tangency.models.errors import InputError
@@ -24,6 +25,7 @@ def _plain(name: str, low: tuple[Limit, Limit], high: tuple[Limit, Limit], **res
             lambda nx, x: getattr(nx, own)(x),
             formula=f"{name}(x)",
             limits=(low, high),
+            core=(-30.0, 30.0),
             **rest,  # type: ignore[arg-type]
         )
 
@@ -52,6 +54,7 @@ def identity() -> Activation:
         lambda nx, x: x + 0.0,
         formula="x",
         limits=((-_INF, 1.0), (_INF, 1.0)),
+        core=(-30.0, 30.0),
         parity="odd",
         homogeneous=1,
     )
@@ -66,6 +69,7 @@ def rsqrt() -> Activation:
         derivative=lambda nx, x: -0.5 / (x * nx.sqrt(x)),
         formula="1/sqrt(x)",
         limits=((_INF, -_INF), (0.0, 0.0)),
+        core=(-30.0, 30.0),
         domain=(0.0, _INF),
     )
 
@@ -86,6 +90,7 @@ def _power(name: str, n: int, params: tuple[tuple[str, float], ...] = ()) -> Act
         params=params,
         formula="1/x" if n == -1 else f"x^{n}",
         limits=limits,
+        core=(-30.0, 30.0),
         poles=(0.0,) if n < 0 else (),
         parity="even" if even else "odd",
         homogeneous=n,
@@ -113,6 +118,7 @@ def cube() -> Activation:
 @register
 def power(n: float = 2.0) -> Activation:
     """Build x^n for an integer n of either sign."""
+    check_numbers("power", least=-1000.0, most=1000.0, n=n)
     if n != int(n):
         raise InputError(f"power(n) needs an integer n, not {n}")
     return _power("power", int(n), (("n", float(n)),))
@@ -127,6 +133,7 @@ def hermite3() -> Activation:
         derivative=lambda nx, x: 3.0 * x**2 - 3.0,
         formula="x^3 - 3x",
         limits=((-_INF, _INF), (_INF, _INF)),
+        core=(-30.0, 30.0),
         parity="odd",
     )
 
@@ -140,6 +147,7 @@ def sign() -> Activation:
         formula="sign(x)",
         jumps=(0.0,),
         limits=((-1.0, 0.0), (1.0, 0.0)),
+        core=(-30.0, 30.0),
         staircase=True,
         parity="odd",
         homogeneous=0,
@@ -155,6 +163,7 @@ def heaviside() -> Activation:
         formula="1 if x > 0 else 0",
         jumps=(0.0,),
         limits=((0.0, 0.0), (1.0, 0.0)),
+        core=(-30.0, 30.0),
         staircase=True,
         homogeneous=0,
     )
@@ -167,6 +176,7 @@ def _rounding(name: str, own: str, formula: str, parity: str | None = None) -> N
             lambda nx, x: getattr(nx, own)(x),
             formula=formula,
             limits=((-_INF, Interval(0.0, _INF)), (_INF, Interval(0.0, _INF))),
+            core=(-30.0, 30.0),
             staircase=True,
             parity=parity,  # type: ignore[arg-type]
         )

@@ -7,8 +7,11 @@ the core ``phi'`` and ``phi''`` keep the sign of their leading term.
 import math
 from typing import Any
 
+from tangency.models.activations.parameters import check_numbers
 from tangency.models.activations.record import Activation, Limit
 from tangency.models.activations.registry import register
+from tangency.models.activations.tails import exact
+from tangency.models.errors import InputError
 
 _INF = math.inf
 _GATED: tuple[tuple[Limit, Limit], tuple[Limit, Limit]] = ((0.0, 0.0), (_INF, 1.0))
@@ -24,6 +27,31 @@ def _gelu_tanh(nx: Any, x: Any) -> Any:
     return x * nx.sigmoid(2.0 * nx.sqrt(2.0 / nx.pi) * (x * (1.0 + 0.044715 * x**2)))
 
 
+def _gelu_tanh_slope(nx: Any, x: Any) -> Any:
+    # x s'(x) by a clamped x: beyond 40 it is below e^-4000, and its factors overflow.
+    t = nx.minimum(nx.maximum(x, -40.0), 40.0)
+    rate = 2.0 * nx.sqrt(2.0 / nx.pi)
+    u = rate * (t * (1.0 + 0.044715 * t**2))
+    slope = rate * (t * (1.0 + nx.constant(3.0) * 0.044715 * t**2))
+    gate = nx.sigmoid(rate * (x * (1.0 + 0.044715 * x**2)))
+    return gate + slope * (nx.sigmoid(u) * nx.sigmoid(-u))
+
+
+def _mish_slope(nx: Any, x: Any) -> Any:
+    y = nx.tanh(nx.softplus(x))
+    # tanh'(softplus) sigmoid: on the right 1 - y cancels, so by q = e^-x there.
+    q = nx.exp(-nx.maximum(x, 16.5))
+    far = 4.0 * (q**2 * (1.0 + q)) / (1.0 + 2.0 * (q + q**2)) ** 2
+    near = (1.0 - y) * (1.0 + y) * nx.sigmoid(x)
+    return y + x * nx.where(x > 16.5, far, near)
+
+
+def _golu_slope(nx: Any, x: Any) -> Any:
+    # exp(-exp(-x)) x exp(-x) as one exponential: exp(-x) overflows before the product is formed.
+    t = nx.maximum(x, -80.0)
+    return nx.exp(-nx.exp(-t)) + t * nx.exp(-t - nx.exp(-t))
+
+
 @register
 def gelu() -> Activation:
     """Build x Phi(x), the exact (erf) form."""
@@ -33,6 +61,7 @@ def gelu() -> Activation:
         formula="x Phi(x), Phi the Gaussian distribution function",
         source="arXiv 1606.08415",
         limits=_GATED,
+        core=(-30.0, 30.0),
     )
 
 
@@ -42,6 +71,7 @@ def gelu_tanh() -> Activation:
     return Activation(
         "gelu_tanh",
         _gelu_tanh,
+        derivative=_gelu_tanh_slope,
         formula="x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3)))",
         source="arXiv 1606.08415",
         limits=_GATED,
@@ -78,6 +108,7 @@ def silu() -> Activation:
 @register
 def swish(beta: float = 1.0) -> Activation:
     """Build x sigmoid(beta x), beta > 0."""
+    check_numbers("swish", least=0.0, factor=True, beta=beta)
     return _swish("swish", beta, (("beta", beta),), "arXiv 1710.05941")
 
 
@@ -87,6 +118,7 @@ def mish() -> Activation:
     return Activation(
         "mish",
         lambda nx, x: x * nx.tanh(nx.softplus(x)),
+        derivative=_mish_slope,
         formula="x tanh(softplus(x))",
         source="arXiv 1908.08681",
         limits=_GATED,
@@ -102,8 +134,7 @@ def golu() -> Activation:
         # The clamp changes nothing (the factor is 0 in every float long before) but spares
         # float32 an inf - inf in the gradient.
         lambda nx, x: x * nx.exp(-nx.exp(-nx.maximum(x, -80.0))),
-        # exp(-x) overflows before exp(-exp(-x)) x exp(-x) is formed: write it as one exponential.
-        derivative=lambda nx, x: nx.exp(-nx.exp(-x)) + x * nx.exp(-x - nx.exp(-x)),
+        derivative=_golu_slope,
         formula="x exp(-exp(-x))",
         source="arXiv 2502.03654",
         limits=_GATED,
@@ -111,7 +142,11 @@ def golu() -> Activation:
     )
 
 
-def _expanded(name: str, alpha: float, gate: Any, gate_text: str, core: float) -> Activation:
+def _expanded(name: str, alpha: float, gate: Any, gate_text: str, far: float) -> Activation:
+    """Gate ``g`` with ``x g(x)`` negligible beside every float below ``-far``."""
+    check_numbers(name, least=-0.5, most=1e100, alpha=alpha)
+    # For alpha < 0 it turns on the left, where (1 + 2 alpha)(x g)' = alpha.
+    core = far if -1e-9 < alpha < 0.0 else 30.0
     low = (_INF * alpha if alpha else 0.0, -alpha)
     return Activation(
         name,
@@ -133,13 +168,13 @@ def _sum(a: float, b: float) -> Limit:
 @register
 def xgelu(alpha: float = 0.0) -> Activation:
     """Build GELU with the gate expanded to (-alpha, 1 + alpha)."""
-    return _expanded("xgelu", alpha, _cdf, "Phi(x)", 30.0)
+    return _expanded("xgelu", alpha, _cdf, "Phi(x)", 40.0)
 
 
 @register
 def xsilu(alpha: float = 0.0) -> Activation:
     """Build SiLU with the gate expanded to (-alpha, 1 + alpha)."""
-    return _expanded("xsilu", alpha, lambda nx, x: nx.sigmoid(x), "sigmoid(x)", 30.0)
+    return _expanded("xsilu", alpha, lambda nx, x: nx.sigmoid(x), "sigmoid(x)", 800.0)
 
 
 def _atan_gate(nx: Any, x: Any) -> Any:
@@ -149,6 +184,9 @@ def _atan_gate(nx: Any, x: Any) -> Any:
 
 
 def _atlu(name: str, alpha: float, params: tuple[tuple[str, float], ...]) -> Activation:
+    check_numbers(name, least=-0.5, most=1e100, alpha=alpha)
+    if 0.0 < alpha < 1e-12:
+        raise InputError(f"{name} has alpha = {alpha!r}; it accepts 0, or numbers from 1e-12")
     from tangency.models.interval_functions import interval_namespace
     from tangency.models.intervals import Interval
 
@@ -158,17 +196,21 @@ def _atlu(name: str, alpha: float, params: tuple[tuple[str, float], ...]) -> Act
         plain = _atan_gate(nx, x) + x / (nx.pi * (1.0 + x**2))
         return plain * (nx.constant(1.0) + 2.0 * alpha) - alpha
 
-    return Activation(
+    # phi'' = (1 + 2 alpha) 2 / (pi (1 + x^2)^2) >= 0, so that the slope rises from -alpha to
+    # 1 + alpha. For alpha > 0 it is zero once, and before alpha = (1 + 2 alpha) 2/(3 pi |x|^3).
+    turn = (0.25 + 0.5 * alpha) ** (1 / 3) * alpha ** (-1 / 3) if alpha > 0.0 else 0.0
+    reach = max(30.0, 1.01 * turn)
+    record = Activation(
         name,
         lambda nx, x: x * (_atan_gate(nx, x) * (nx.constant(1.0) + 2.0 * alpha) - alpha),
         params=params,
-        # phi'' = (1 + 2 alpha) 2 / (pi (1 + x^2)^2) > 0: the slope is monotone.
         derivative=derivative,
         formula="x (atan(x) + pi/2)/pi" + (" (1 + 2 alpha) - alpha x" if params else ""),
         source="arXiv 2405.20768",
-        limits=((_INF if alpha else tail, -alpha), (_INF, _sum(1.0, alpha))),
-        core=(-30.0, 30.0),
+        limits=((_INF * alpha if alpha else tail, -alpha), (_INF, _sum(1.0, alpha))),
+        core=(-reach, reach),
     )
+    return exact(record)
 
 
 @register

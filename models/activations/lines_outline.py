@@ -18,6 +18,7 @@ import numpy as np
 
 from tangency.models.activations.lines_tangents import Points, closed_form
 from tangency.models.activations.pieces import Pieces, core_of
+from tangency.models.activations.ranges import has_tails
 from tangency.models.activations.registry import is_of_catalogue
 from tangency.models.intervals import Array, Interval
 from tangency.models.namespace import numpy_namespace
@@ -143,7 +144,7 @@ def make_outline(record: "Activation") -> Outline:
     pieces = record._slope_pieces
     if pieces is None:
         return Outline()
-    tails = record.limits is not None and not record.oscillates and pieces.core == core_of(record)
+    tails = has_tails(record) and pieces.core == core_of(record)
     middles = pieces.points.midpoint
     corners = [_is_corner(record, pieces, i) for i in range(middles.size)]
     return Outline(
@@ -151,7 +152,7 @@ def make_outline(record: "Activation") -> Outline:
         arcs=() if points else _arcs(record, pieces, corners, tails),
         points=points,
         bend=_bend(record, pieces, corners, tails),
-        reach=everywhere if tails else pieces.core,
+        reach=record._tails.reach if tails and record._tails is not None else pieces.core,
     )
 
 

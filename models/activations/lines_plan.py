@@ -5,6 +5,7 @@
 - where ``sign phi`` is convex (or straight), by the two ends of the stretch;
 - where it is concave, by the tangent at a point ``t`` near the touching point, whatever ``t`` is:
   ``phi(x) <= phi(t) + phi'(t)(x - t)``;
+- in a tail where the sign is open, by either end and the range of the slopes;
 - on the enclosures of inflections and corners, by the range of ``phi`` there.
 
 Stretches and their signs are those that :mod:`.pieces` proved; only ``t`` is found in ordinary
@@ -17,7 +18,7 @@ import numpy as np
 
 from tangency.models.activations.lines_fast import newton
 from tangency.models.activations.pieces import core_of, lift
-from tangency.models.activations.ranges import at_points
+from tangency.models.activations.ranges import at_points, has_tails
 from tangency.models.intervals import Array, Interval
 from tangency.models.namespace import numpy_namespace
 
@@ -47,9 +48,10 @@ class Plan:
         pieces = record._slope_pieces
         assert pieces is not None
         P, S = pieces.points, pieces.values
-        tails = record.limits is not None and not record.oscillates
-        tails &= pieces.core == core_of(record)
-        self.reach = (-np.inf, np.inf) if tails else pieces.core
+        tails = has_tails(record) and pieces.core == core_of(record)
+        self.reach = pieces.core
+        if tails and record._tails is not None:
+            self.reach = record._tails.reach
         edges = [pieces.core[0], *np.stack([P.lower, P.upper], 1).ravel().tolist(), pieces.core[1]]
         self.spans = [
             (edges[2 * k], edges[2 * k + 1], float(sign)) for k, sign in enumerate(pieces.signs)
@@ -66,7 +68,7 @@ class Plan:
                 value = at_points(record, 0, np.asarray(end))
                 self.spots.append((end, end, value, end, end))
                 beyond = (-np.inf, end) if side == 0 else (end, np.inf)
-                self.spans.append((*beyond, _tail_sign(record, side)))
+                self.spans += _tail_spans(record, side, *beyond)
 
     def holds(self, box: Interval) -> Any:
         """Where the stretches cover the box."""
@@ -105,21 +107,19 @@ def _values(record: "Activation", points: Interval, slopes: Interval) -> Interva
     return direct.intersect(lift(record, 0)(Interval(m)) + slopes * (points - m))
 
 
-def _tail_sign(record: "Activation", side: int) -> float:
-    """Sign of ``phi''`` in a tail, from the slope at the core's end towards its limit.
-
-    NaN where rounding leaves it open; 0 where the slope is constant.
-    """
-    end = core_of(record)[side]
-    if record.limits is None or end == record.domain[side]:
-        return np.nan
-    far = Interval.of(record.limits[side][1])
-    near = lift(record, 1)(Interval(end))
-    if near.lower == near.upper == far.lower == far.upper:
-        return 0.0
-    if near.lower <= far.upper and far.lower <= near.upper:
-        return np.nan
-    return 1.0 if bool(far.lower > near.upper) == (side == 1) else -1.0
+def _tail_spans(
+    record: "Activation", side: int, start: float, stop: float
+) -> list[tuple[float, float, float]]:
+    """A tail with its proved sign and, from the first open cell outwards, NaN."""
+    tail = record._tails.sides[side] if record._tails is not None else None
+    assert tail is not None
+    if tail.open[1] is None:
+        return [(start, stop, tail.bend)]
+    if side == 0:
+        cut = min(tail.open[1][1], stop)
+        return [(cut, stop, tail.bend), (start, cut, np.nan)]
+    cut = max(tail.open[1][0], start)
+    return [(start, cut, tail.bend), (cut, stop, np.nan)]
 
 
 def signed(x: Interval, sign: float) -> Interval:
@@ -163,7 +163,10 @@ def by_plan(record: "Activation", plan: Plan, box: Interval, sign: float, slope:
                 wide = np.broadcast_arrays(box.lower, box.upper, slope)
                 low, high, c = (array[meets] for array in wide)
                 a, b = np.maximum(low, start), np.minimum(high, stop)
-                found = _under_tangent(record, sign, c, a, b)
+                if np.isnan(bend):
+                    found = _by_slopes(record, sign, c, a, b, side=int(stop == np.inf))
+                else:
+                    found = _under_tangent(record, sign, c, a, b)
                 best[meets] = np.maximum(best[meets], found)
     return best
 
@@ -179,6 +182,19 @@ def _under_tangent(record: "Activation", sign: float, c: Array, a: Array, b: Arr
     top = line(value, c, t)
     found = np.where(gain == 0.0, top, np.nextafter(top + gain, np.inf))
     return np.where(np.isnan(found), np.inf, found)
+
+
+def _by_slopes(record: "Activation", sign: float, c: Array, a: Array, b: Array, side: int) -> Array:
+    """Bound in a tail: from either end on, ``sign phi(x) - c x`` gains at the rates of the tail."""
+    tail = record._tails.sides[side] if record._tails is not None else None
+    assert tail is not None
+    rates = signed(tail.bounds[1], sign) - c
+    best = np.full(np.shape(a), np.inf)
+    for end, other in ((a, b), (b, a)):
+        gain = rates * (Interval(other) - Interval(end))
+        top = line(signed(at_points(record, 0, end), sign), c, end)
+        best = np.fmin(best, np.nextafter(top + np.maximum(gain.upper, 0.0), np.inf))
+    return best
 
 
 def _touching(record: "Activation", sign: float, c: Array, a: Array, b: Array) -> Array:

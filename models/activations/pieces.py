@@ -10,11 +10,10 @@ concave. Nothing is sampled and no root finder is trusted.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ __all__ = [
     "narrow",
     "slope_pieces",
     "value_pieces",
-    "with_jumps",
 ]
 
 Lifted = Callable[[Interval], Interval]
@@ -63,8 +61,12 @@ class Pieces:
 
 
 def core_of(record: "Activation") -> tuple[float, float]:
-    """Core of the record, cut to its domain."""
-    return max(record.core[0], record.domain[0]), min(record.core[1], record.domain[1])
+    """Core of the record (or where to look first), cut to its domain."""
+    low, high = record.core or (-30.0, 30.0)
+    a, b = record.domain
+    if not (low < b and high > a):  # nothing of it lies in the domain
+        low, high = (a, a + 60.0) if np.isfinite(a) else (b - 60.0, b)
+    return max(low, a), min(high, b)
 
 
 def isolate(
@@ -107,7 +109,8 @@ def isolate(
             size = F.magnitude[np.isfinite(F.magnitude)]
             scale = float(size.max(initial=0.0))
         # What rounding alone keeps undecided (far out on a flat tail) does not move the function.
-        flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
+        with np.errstate(over="ignore"):
+            flat = (F.magnitude <= 2.0**-46 * scale) & (F.magnitude * (high - low) <= 2.0**-50)
         flat &= high - low <= 2.0**-8 * np.maximum(1.0, np.abs(low))
         small = flat | (
             high - low <= 2.0**-44 * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
@@ -158,12 +161,11 @@ def narrow(function: Lifted, derivative: Lifted, X: Interval) -> Interval:
 
 def lift(record: "Activation", order: int) -> Lifted:
     """Interval extension of ``phi``, ``phi'`` or ``phi''``."""
-    function = (record.value, record.derivative, record.second_derivative)[order]
-    return lambda X: Interval.of(function(interval_namespace, X))
+    return lambda X: record.enclosure(order, X)
 
 
 def _inflate(record: "Activation", points: Interval) -> Interval:
-    """Widen by one float to each side: a kink at the very end then shows both of its slopes."""
+    """Widen by one float to each side: computed places of corners then lie inside, as a rule."""
     low, high = np.nextafter(points.lower, -np.inf), np.nextafter(points.upper, np.inf)
     return Interval(np.maximum(low, record.domain[0]), np.minimum(high, record.domain[1]))
 
@@ -181,38 +183,21 @@ def _isolate(
     return found, core
 
 
-def value_pieces(record: "Activation") -> Pieces | None:
-    """Monotone pieces of ``phi``."""
-    found, core = _isolate(record, 1)
+def _pieces(record: "Activation", order: int) -> Pieces | None:
+    """Monotone pieces of ``phi`` or ``phi'``."""
+    found, core = _isolate(record, order + 1)
     if found is None:
         return None
     points, signs = _inflate(record, found[0]), found[1]
-    if record.jumps or record.poles:  # the mean-value form needs continuity
-        values = lift(record, 0)(points)
-    else:
-        values = narrow(lift(record, 0), lift(record, 1), points)
+    values = narrow(lift(record, order), lift(record, order + 1), points)
     return Pieces(points, values, signs, core)
+
+
+def value_pieces(record: "Activation") -> Pieces | None:
+    """Monotone pieces of ``phi``."""
+    return _pieces(record, 0)
 
 
 def slope_pieces(record: "Activation") -> Pieces | None:
     """Monotone pieces of ``phi'``, that is convex and concave pieces of ``phi``."""
-    found, core = _isolate(record, 2)
-    if found is None:
-        return None
-    points, signs = _inflate(record, found[0]), found[1]
-    values = narrow(lift(record, 1), lift(record, 2), points)
-    return Pieces(points, with_jumps(record, points, values), signs, core)
-
-
-def with_jumps(record: "Activation", X: Interval, slopes: Interval) -> Interval:
-    """Add an infinite slope, of the sign of the jump, where X holds a jump of ``phi``."""
-    low, high = slopes.lower, slopes.upper
-    value: Any = lift(record, 0)
-    for k in record.jumps:
-        inside = (X.lower <= k) & (X.upper >= k)
-        before, after = (value(Interval(np.nextafter(k, side))) for side in (-np.inf, np.inf))
-        if not after.lower > before.upper:
-            low = np.where(inside, -np.inf, low)
-        if not after.upper < before.lower:
-            high = np.where(inside, np.inf, high)
-    return Interval(low, high)
+    return _pieces(record, 1)

@@ -11,14 +11,14 @@ import numpy as np
 
 from tangency.models.activations.pieces import Pieces, core_of, lift
 from tangency.models.activations.search import search_range
+from tangency.models.activations.tails import limit_of
 from tangency.models.errors import InputError
-from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
     from tangency.models.activations.record import Activation
 
-__all__ = ["range_on", "slope_range", "slopes_on"]
+__all__ = ["at_points", "check_boxes", "has_tails", "range_on", "slope_range", "slopes_on"]
 
 
 def check_boxes(record: "Activation", lower: Any, upper: Any) -> Interval:
@@ -45,38 +45,22 @@ def check_boxes(record: "Activation", lower: Any, upper: Any) -> Interval:
     return box
 
 
-def _limit(record: "Activation", side: int, order: int) -> Interval | None:
-    if record.limits is None:
-        return None
-    limit = record.limits[side][order]
-    if isinstance(limit, Interval):
-        return limit
-    whole = Interval.__new__(Interval)  # [inf, inf], which Interval() would not keep
-    whole.lower = whole.upper = np.asarray(limit, np.float64)
-    return whole
-
-
 def at_points(record: "Activation", order: int, x: Array) -> Interval:
     """Enclose ``phi`` (order 0) or ``phi'`` (order 1) at points, infinite ones included."""
     y = lift(record, order)(Interval(x))
-    core = core_of(record)
-    for side, end in enumerate(core):
-        limit = _limit(record, side, order)
-        if limit is None:
-            continue
+    if record.limits is None:
+        return y
+    tails = record._tails
+    for side, end in enumerate(core_of(record)):
+        tail = tails.sides[side] if tails is not None and not tails.doubt else None
         beyond = x < end if side == 0 else x > end
-        if beyond.any():
-            # Between the core and the limit: monotone tails, or oscillation within the limits.
-            bound = limit
-            if not record.oscillates:
-                start = lift(record, order)(Interval(end))
-                bound = Interval._make(
-                    np.minimum(limit.lower, start.lower), np.maximum(limit.upper, start.upper)
-                )
+        if tail is not None and beyond.any():
+            bound = tail.bounds[order]
             low, high = np.maximum(y.lower, bound.lower), np.minimum(y.upper, bound.upper)
             y = Interval(np.where(beyond, low, y.lower), np.where(beyond, high, y.upper))
         last = x == record.domain[side]
         if last.any():
+            limit = limit_of(record.limits[side][order])
             y = Interval._make(
                 np.where(last, limit.lower, y.lower), np.where(last, limit.upper, y.upper)
             )
@@ -91,6 +75,8 @@ def _by_pieces(record: "Activation", pieces: Pieces, order: int, box: Interval) 
     low, high = np.minimum(first.lower, second.lower), np.maximum(first.upper, second.upper)
     P, V = pieces.points, pieces.values
     spots = [(P.lower[i], P.upper[i], V.lower[i], V.upper[i]) for i in range(P.lower.size)]
+    if record._tails is not None:
+        spots += record._tails.spots(order)
     for end in pieces.core:  # the pieces on the two sides of a core end may differ in direction
         E = at_points(record, order, np.asarray(end))
         spots.append((end, end, E.lower, E.upper))
@@ -102,16 +88,24 @@ def _by_pieces(record: "Activation", pieces: Pieces, order: int, box: Interval) 
     return Interval._make(low, high)
 
 
+def has_tails(record: "Activation") -> bool:
+    """Whether the record's monotone tails, checked, say what happens beyond its core."""
+    tails = None if record.oscillates else record._tails
+    return tails is not None and not tails.doubt
+
+
 def _on_boxes(record: "Activation", order: int, box: Interval) -> Interval:
     pieces = record._value_pieces if order == 0 else record._slope_pieces
     core = core_of(record)
     if pieces is not None and pieces.core != core:
         core, tails = pieces.core, False
     else:
-        tails = record.limits is not None and not record.oscillates
+        tails = has_tails(record)
     covered = np.full(box.lower.shape, pieces is not None)
-    if not tails:
-        covered &= (box.lower >= core[0]) & (box.upper <= core[1])
+    start, stop = core
+    if tails and record._tails is not None:
+        start, stop = record._tails.reach
+    covered &= (box.lower >= start) & (box.upper <= stop)
     if covered.all() and pieces is not None:
         return _by_pieces(record, pieces, order, box)
     low, high = np.empty(box.lower.shape), np.empty(box.lower.shape)
@@ -128,10 +122,15 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi`` on boxes; see :meth:`Activation.range_on`."""
     box = check_boxes(record, lower, upper)
     if record.staircase:
+        if not record._rises:
+            raise InputError(
+                f"{record} is said to be a staircase, and its formula is not shown to rise: leave "
+                "the field staircase out"
+            )
         first, second = (at_points(record, 0, x) for x in (box.lower, box.upper))
         return Interval._make(first.lower, second.upper)
     if "value" in record.single_use:
-        found = Interval.of(record.value(interval_namespace, Interval._make(box.lower, box.upper)))
+        found = record.enclosure(0, Interval._make(box.lower, box.upper))
         if np.isinf(found.lower).any() or np.isinf(found.upper).any():
             i = int(np.flatnonzero(np.isinf(found.lower) | np.isinf(found.upper))[0])
             raise InputError(
@@ -145,33 +144,30 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
 def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi'`` on boxes; see :meth:`Activation.slopes_on`."""
     box = check_boxes(record, lower, upper)
-    if record.staircase:
-        values = range_on(record, lower, upper)
-        return Interval(np.zeros(values.shape), np.where(values.upper > values.lower, np.inf, 0.0))
-    if "slope" in record.single_use:
+    if record.staircase or "slope" in record.single_use:
         if "value" in record.single_use:
             range_on(record, lower, upper)  # raises where there is a pole
-        X = Interval._make(box.lower, box.upper)
-        return Interval.of(record.derivative(interval_namespace, X))
+        return record.enclosure(1, Interval._make(box.lower, box.upper))
     return _on_boxes(record, 1, box)
 
 
 def slope_range(record: "Activation") -> tuple[float, float]:
     """Enclose all slopes; see :attr:`Activation.slope_range`."""
-    if record.staircase:
-        return 0.0, np.inf
-    if "slope" in record.single_use:
-        found = Interval.of(record.derivative(interval_namespace, Interval(*record.domain)))
+    if record.staircase or "slope" in record.single_use:
+        found = record.enclosure(1, Interval(*record.domain))
         return float(found.lower), float(found.upper)
     if record.limits is None:
         raise InputError(
             f"the slope range of {record} needs its tails: give the field "
-            "limits=((phi, phi') at -inf, (phi, phi') at +inf) and, where phi or phi' turns "
-            f"outside of {record.core}, the field core"
+            "limits=((phi, phi') at -inf, (phi, phi') at +inf) and the field core=(low, high), "
+            "beyond which phi and phi' are monotone"
         )
     core = core_of(record)
-    ends = [_limit(record, side, 1) for side in (0, 1)]
-    parts = [end for end in ends if end is not None]
+    assert record._tails is not None
+    if record._tails.doubt:
+        raise InputError(record._tails.doubt)
+    parts = [tail.bounds[1] for tail in record._tails.sides if tail is not None]
+    parts += [limit_of(limit) for _, limit in record.limits]
     if record.poles:
         marks = sorted(record.poles)
         lows = [core[0], *np.nextafter(marks, np.inf)]

@@ -4,8 +4,8 @@ A new activation is one record of a few lines; ``name`` and ``value`` are enough
 
     wobble = Activation("wobble", lambda nx, x: x + nx.sin(x) / 2.0)
 
-Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` the global
-slope range follows as well.
+Derivatives come from jets, ranges on boxes from interval arithmetic. With ``limits`` and ``core``
+the global slope range follows as well.
 """
 
 import functools
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tangency.models.activations.jets import jet
+from tangency.models.activations.continuity import Continuity, continuity
+from tangency.models.activations.jets import Jet, jet
 from tangency.models.errors import InputError
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from tangency.models.activations.pieces import Pieces
     from tangency.models.activations.relaxation import Lines
+    from tangency.models.activations.tails import Tails
 
 __all__ = ["Activation", "Limit", "Param"]
 
@@ -53,24 +55,29 @@ class Activation:
     name : str
         Name in the registry.
     value : callable ``(nx, x) -> phi(x)``
-        The formula in the vocabulary of :mod:`tangency.models.namespace`. Continuous, except at
-        the points listed in ``jumps``.
+        The formula in the vocabulary of :mod:`tangency.models.namespace`. Nothing is claimed by it:
+        where a ``where`` is not shown to be continuous (:mod:`.continuity`), or a step function
+        steps, slopes are unbounded. ``maximum``, ``minimum`` and ``abs`` are always continuous.
     params : tuple of (name, value)
         Parameters; two records are equal when all that they say is, texts apart.
     formula, source : str
         One readable line each.
     derivative : callable ``(nx, x) -> phi'(x)``, optional
-        By default forward-mode jets over ``value``.
+        By default forward-mode jets over ``value``, and proofs about a record that is not the
+        catalogue's take these in any case: nothing shows that a formula is the slope of another.
     kinks : tuple of float
         Points where ``phi'`` jumps. Optional: interval arithmetic finds them too, to 1e-13.
     jumps : tuple of float
-        Points where ``phi`` itself jumps. Obligatory where there are any, unless ``staircase``.
+        Points where ``phi`` itself jumps, for the lines around it; slopes find them by themselves.
     limits : ((value, slope) at the lower end, (value, slope) at the upper end), optional
         Limits of ``phi`` and ``phi'`` at the ends of the domain.
-    core : (float, float)
-        A claim that comes with ``limits``: outside of the core, ``phi`` and ``phi'`` are monotone
-        (or, with ``oscillates``, they stay within the limits, given as intervals). Inside of the
-        core nothing is claimed: turning points and inflections are isolated by interval arithmetic.
+    core : (float, float), obligatory with ``limits``
+        The claim that comes with ``limits``: outside of the core, ``phi`` and ``phi'`` are monotone
+        (or, with ``oscillates``, they stay within the limits, given as intervals). It is checked
+        against the formula before it is used (:mod:`.tails`), out to the largest float; only
+        beyond that the limits are taken at their word. Inside of the core nothing is claimed:
+        turning points and inflections are isolated by interval arithmetic. Without ``limits`` it
+        says where they are looked for, by default on [-30, 30].
     oscillates : bool
         The tails are not monotone (x cos x).
     domain : (float, float)
@@ -82,7 +89,8 @@ class Activation:
     single_use : tuple of "value", "slope"
         Formulas in which ``x`` occurs once: their interval extension is the exact range.
     staircase : bool
-        Locally constant and nondecreasing (sign, floor).
+        Locally constant and nondecreasing (sign, floor); an InputError where intervals do not show
+        that it rises.
     parity : "even", "odd" or None
         ``phi(-x) = phi(x)`` or ``-phi(x)``.
     homogeneous : int, optional
@@ -100,7 +108,7 @@ class Activation:
     kinks: tuple[float, ...] = field(default=(), repr=False)
     jumps: tuple[float, ...] = field(default=(), repr=False)
     limits: tuple[tuple[Limit, Limit], tuple[Limit, Limit]] | None = field(default=None, repr=False)
-    core: tuple[float, float] = field(default=(-30.0, 30.0), repr=False)
+    core: tuple[float, float] | None = field(default=None, repr=False)
     oscillates: bool = field(default=False, repr=False)
     domain: tuple[float, float] = field(default=(-_INF, _INF), repr=False)
     poles: tuple[float, ...] = field(default=(), repr=False)
@@ -112,10 +120,27 @@ class Activation:
     torch_note: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        self._check_core()
         own = self.derivative
         if own is None:
-            object.__setattr__(self, "derivative", lambda nx, x: jet(self.value, nx, x, 1).d1)
+            object.__setattr__(self, "derivative", lambda nx, x: self._jet(nx, x, 1).d1)
         object.__setattr__(self, "_has_own_derivative", own is not None)
+
+    def _check_core(self) -> None:
+        if self.core is None:
+            if self.limits is not None:
+                raise InputError(
+                    f"the record {self.name} has limits and no core: they say how it ends, and "
+                    "core=(low, high) says where the ends begin, that is beyond which points phi "
+                    "and phi' are monotone"
+                )
+            return
+        low, high = self.core
+        if not -_INF < low < high < _INF:
+            raise InputError(f"the core of {self.name} is {self.core}: it needs finite low < high")
+        for k in (*self.jumps, *self.poles):
+            if self.limits is not None and not self.staircase and not low <= k <= high:
+                raise InputError(f"{self.name} jumps at {k:g}, outside of its core {self.core}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Activation):
@@ -166,22 +191,43 @@ class Activation:
 
     def __call__(self, x: Any) -> Any:
         """``phi(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(0, x)
         return self._evaluate(self.value, x)
 
     def slope(self, x: Any) -> Any:
         """``phi'(x)`` for a NumPy or JAX array, a number, or an Interval."""
+        if isinstance(x, Interval):
+            return self.enclosure(1, x)
         return self._evaluate(self.derivative, x)
 
     def second_derivative(self, nx: Any, x: Any) -> Any:
         """``phi''(x)`` over any namespace; at a kink, of the branch that ``where`` takes."""
         if self.__dict__["_has_own_derivative"]:
-            return jet(self.derivative, nx, x, 1, continuous=False).d1
-        return jet(self.value, nx, x, 2).d2
+            return jet(self.derivative, nx, x, 1).d1
+        return self._jet(nx, x, 2).d2
+
+    def _jet(self, nx: Any, x: Any, order: int) -> Jet:
+        return jet(self.value, nx, x, order, self._continuity.joins)
+
+    def enclosure(self, order: int, X: Interval) -> Interval:
+        """Enclose ``phi`` (order 0), its slopes (1) or second derivatives (2) on cells.
+
+        Slopes and second derivatives in the sense of :mod:`.jets`: at every point of a cell, its
+        ends included, of both sides. A catalogue record's own formula of ``phi'`` counts where
+        ``phi`` is shown to be continuous (the slope of a jump is in no formula); a user's is a
+        claim that nothing proves, and bounds nothing.
+        """
+        if order == 0:
+            return Interval.of(self.value(interval_namespace, X))
+        if not self._slope_counts:
+            phi = self._jet(interval_namespace, X, order)
+            return Interval.of(phi.d1 if order == 1 else phi.d2)
+        slope = jet(self.derivative, interval_namespace, X, order - 1)
+        return Interval.of(slope.v if order == 1 else slope.d1)
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:
-        if isinstance(x, Interval):
-            return function(interval_namespace, x)
         jax = sys.modules.get("jax")
         if jax is not None and isinstance(x, jax.Array):
             x = x if jax.numpy.issubdtype(x.dtype, jax.numpy.inexact) else x.astype(float)
@@ -195,6 +241,15 @@ class Activation:
     # -- what follows from the formula; each is proved or computed on first use --------------
 
     @functools.cached_property
+    def _continuity(self) -> Continuity:
+        return continuity(self.value)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the formula is shown to be continuous (away from poles)."""
+        return self._continuity.everywhere
+
+    @functools.cached_property
     def _value_pieces(self) -> "Pieces | None":
         from tangency.models.activations.pieces import value_pieces
 
@@ -205,6 +260,29 @@ class Activation:
         from tangency.models.activations.pieces import slope_pieces
 
         return slope_pieces(self)
+
+    @functools.cached_property
+    def _slope_counts(self) -> bool:
+        """Whether the formula ``derivative`` may bound slopes."""
+        return self.__dict__["_has_own_derivative"] and self.continuous and self._is_ours
+
+    @functools.cached_property
+    def _is_ours(self) -> bool:
+        """Whether its claims are this package's, derived on paper and held by tests."""
+        from tangency.models.activations.registry import is_of_catalogue
+
+        return "_ours" in self.__dict__ or is_of_catalogue(self)
+
+    @functools.cached_property
+    def _rises(self) -> bool:
+        """Whether ``phi`` is shown to rise everywhere, steps included."""
+        return bool(self._jet(interval_namespace, Interval(*self.domain), 1).d1.lower >= 0)
+
+    @functools.cached_property
+    def _tails(self) -> "Tails | None":
+        from tangency.models.activations.tails import check_tails
+
+        return check_tails(self)
 
     @functools.cached_property
     def _outline(self) -> "Outline":

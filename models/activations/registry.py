@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tangency.models.activations.record import Activation
 from tangency.models.errors import InputError
 
@@ -76,6 +78,12 @@ def is_of_catalogue(record: Activation) -> bool:
         return False
 
 
+def ours(record: Activation) -> Activation:
+    """Mark a record that this package makes outside of the catalogue; a copy loses the mark."""
+    record.__dict__["_ours"] = True
+    return record
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all registered activations, sorted."""
     return tuple(sorted(_FACTORIES))
@@ -92,7 +100,8 @@ def get(name: str, **params: Any) -> Activation:
     Raises
     ------
     InputError
-        If the name or a parameter is unknown; the message lists near ones.
+        If the name or a parameter is unknown (the message lists near ones), or the activation does
+        not accept the value of a parameter.
     """
     key = ALIASES.get(name, name)
     if key not in _FACTORIES:
@@ -104,10 +113,19 @@ def get(name: str, **params: Any) -> Activation:
     if unknown:
         has = ", ".join(accepted) if accepted else "none"
         raise InputError(f"activation {name!r} has no parameter {unknown[0]!r}; it has: {has}")
-    frozen = {
-        k: tuple(map(float, v)) if hasattr(v, "__len__") else float(v) for k, v in params.items()
-    }
+    frozen = {k: _frozen(name, k, v) for k, v in params.items()}
     return _make(key, tuple(sorted(frozen.items())))
+
+
+def _frozen(name: str, key: str, value: Any) -> Any:
+    """A parameter as a float or a tuple of floats."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or array.ndim > 1:
+        raise InputError(f"activation {name!r} has {key} = {value!r}; it accepts numbers")
+    return tuple(array.tolist()) if array.ndim else float(array)
 
 
 @functools.lru_cache(maxsize=1024)

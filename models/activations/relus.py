@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from tangency.models.activations.parameters import check_numbers
 from tangency.models.activations.record import Activation
 from tangency.models.activations.registry import register
 from tangency.models.errors import InputError
@@ -25,11 +26,14 @@ def relu() -> Activation:
         source="Nair & Hinton 2010",
         kinks=(0.0,),
         limits=((0.0, 0.0), (_INF, 1.0)),
+        core=(-30.0, 30.0),
         homogeneous=1,
     )
 
 
 def _leaky(name: str, key: str, slope: float, source: str) -> Activation:
+    given: dict[str, Any] = {key: slope}
+    check_numbers(name, **given)
     return Activation(
         name,
         lambda nx, x: nx.where(x > 0.0, x, slope * x),
@@ -38,6 +42,7 @@ def _leaky(name: str, key: str, slope: float, source: str) -> Activation:
         source=source,
         kinks=(0.0,) if slope != 1.0 else (),
         limits=(_ray(slope, -_INF), (_INF, 1.0)),
+        core=(-30.0, 30.0),
         homogeneous=1,
     )
 
@@ -63,24 +68,32 @@ def abs() -> Activation:
         formula="|x|",
         kinks=(0.0,),
         limits=((_INF, -1.0), (_INF, 1.0)),
+        core=(-30.0, 30.0),
         parity="even",
         homogeneous=1,
     )
 
 
-def _clip(
-    name: str, low: float, high: float, params: tuple[tuple[str, float], ...] = ()
-) -> Activation:
+def _clip(name: str, low: float, high: float, keys: tuple[str, str] | None = None) -> Activation:
+    first, second = keys or ("min", "max")
+    given: dict[str, Any] = {first: low, second: high}
+    check_numbers(name, infinite=True, **given)
     if not low < high:
-        raise InputError(f"{name} needs min < max, not {low} and {high}")
+        raise InputError(f"{name} has {first} = {low:g}, {second} = {high:g}; it accepts min < max")
+
+    def value(nx: Any, x: Any) -> Any:
+        x = nx.maximum(x, low) if low > -_INF else x + 0.0
+        return nx.minimum(x, high) if high < _INF else x
+
+    kinks = tuple(k for k in (low, high) if math.isfinite(k))
     return Activation(
         name,
-        lambda nx, x: nx.minimum(nx.maximum(x, low), high),
-        params=params,
+        value,
+        params=((first, low), (second, high)) if keys else (),
         formula=f"min(max(x, {low:g}), {high:g})",
-        kinks=tuple(k for k in (low, high) if math.isfinite(k)),
+        kinks=kinks,
         limits=((low, float(low == -_INF)), (high, float(high == _INF))),
-        core=(min(-30.0, 2 * max(low, -1e300)), max(30.0, 2 * min(high, 1e300))),
+        core=(min(-30.0, *(2.0 * k for k in kinks)), max(30.0, *(2.0 * k for k in kinks))),
         parity="odd" if low == -high else None,
     )
 
@@ -94,18 +107,19 @@ def relu6() -> Activation:
 @register
 def clip(min: float = -1.0, max: float = 1.0) -> Activation:
     """Build the ONNX Clip; infinite bounds are allowed."""
-    return _clip("clip", min, max, (("min", min), ("max", max)))
+    return _clip("clip", min, max, ("min", "max"))
 
 
 @register
 def hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Activation:
     """Build torch's hardtanh."""
-    return _clip("hardtanh", min_val, max_val, (("min_val", min_val), ("max_val", max_val)))
+    return _clip("hardtanh", min_val, max_val, ("min_val", "max_val"))
 
 
 @register
 def threshold(threshold: float = 0.0, value: float = 0.0) -> Activation:
     """Build torch's threshold."""
+    check_numbers("threshold", threshold=threshold, value=value)
     return Activation(
         "threshold",
         lambda nx, x: nx.where(x > threshold, x, value),
@@ -120,7 +134,8 @@ def threshold(threshold: float = 0.0, value: float = 0.0) -> Activation:
 
 @register
 def softshrink(lambd: float = 0.5) -> Activation:
-    """Build soft thresholding."""
+    """Build soft thresholding, lambd >= 0."""
+    check_numbers("softshrink", least=0.0, lambd=lambd)
     return Activation(
         "softshrink",
         lambda nx, x: nx.where(x > lambd, x - lambd, nx.where(x < -lambd, x + lambd, 0.0)),
@@ -135,7 +150,8 @@ def softshrink(lambd: float = 0.5) -> Activation:
 
 @register
 def hardshrink(lambd: float = 0.5) -> Activation:
-    """Build hard thresholding (discontinuous)."""
+    """Build hard thresholding (discontinuous), lambd >= 0."""
+    check_numbers("hardshrink", least=0.0, lambd=lambd)
     return Activation(
         "hardshrink",
         lambda nx, x: nx.where(x > lambd, x, nx.where(x < -lambd, x, 0.0)),
@@ -151,16 +167,19 @@ def hardshrink(lambd: float = 0.5) -> Activation:
 
 @register
 def hardsigmoid(alpha: float = 1.0 / 6.0, beta: float = 0.5) -> Activation:
-    """Build clip(alpha x + beta, 0, 1); the defaults are torch's, ONNX has alpha 0.2."""
-    ends = (-beta / alpha, (1.0 - beta) / alpha)
+    """Build clip(alpha x + beta, 0, 1), alpha != 0; torch's defaults, ONNX has alpha 0.2."""
+    check_numbers("hardsigmoid", factor=True, alpha=alpha)
+    check_numbers("hardsigmoid", least=-1e100, most=1e100, beta=beta)
+    ends = sorted((-beta / alpha, (1.0 - beta) / alpha))
+    falls = alpha < 0.0
     return Activation(
         "hardsigmoid",
         lambda nx, x: nx.minimum(nx.maximum(alpha * x + beta, 0.0), 1.0),
         params=(("alpha", alpha), ("beta", beta)),
         formula="min(max(alpha x + beta, 0), 1)",
         source="arXiv 1511.00363",
-        kinks=ends,
-        limits=((0.0, 0.0), (1.0, 0.0)),
+        kinks=tuple(ends),
+        limits=((float(falls), 0.0), (float(not falls), 0.0)),
         core=(min(-30.0, 2 * ends[0]), max(30.0, 2 * ends[1])),
     )
 
@@ -179,6 +198,7 @@ def hardswish() -> Activation:
         source="arXiv 1905.02244",
         kinks=(-3.0, 3.0),
         limits=((0.0, 0.0), (_INF, 1.0)),
+        core=(-30.0, 30.0),
     )
 
 
@@ -191,44 +211,15 @@ def relu_squared() -> Activation:
         formula="max(0, x)^2",
         source="arXiv 2109.08668, 2402.03804",
         limits=((0.0, 0.0), (_INF, _INF)),
+        core=(-30.0, 30.0),
         homogeneous=2,
-    )
-
-
-@register
-def polyrelu(coefficients: tuple[float, ...] = (0.0, 1 / 3, 1 / 3, 1 / 3)) -> Activation:
-    """Build sum_i a_i relu(x)^i."""
-    a = tuple(coefficients)
-    degree = max((i for i, c in enumerate(a) if c), default=0)
-    # Cauchy's bound of the roots of the first two derivatives is below that of the polynomial
-    # with coefficients i (i-1) a_i.
-    bound = 1.0 + max((i * i * math.fabs(c) for i, c in enumerate(a)), default=0.0) / (
-        math.fabs(a[degree]) if a[degree] else 1.0
-    )
-    top = math.copysign(_INF, a[degree]) if degree else a[0]
-
-    def value(nx: Any, x: Any) -> Any:
-        positive = nx.maximum(x, 0.0)
-        total = 0.0 * positive + a[-1]
-        for c in reversed(a[:-1]):
-            total = total * positive + c
-        return total
-
-    return Activation(
-        "polyrelu",
-        value,
-        params=(("coefficients", a),),
-        formula="sum_i a_i max(0, x)^i",
-        source="arXiv 2411.03884",
-        kinks=(0.0,) if len(a) > 1 and a[1] else (),
-        limits=((a[0], 0.0), (top, top if degree > 1 else (a[1] if degree else 0.0))),
-        core=(-30.0, 30.0 + 2 * bound),
     )
 
 
 @register
 def helu(alpha: float = 0.05) -> Activation:
     """Build HeLU: its value is that of ReLU; alpha acts only in its own backward pass."""
+    check_numbers("helu", alpha=alpha)
     return Activation(
         "helu",
         lambda nx, x: nx.maximum(x, 0.0),
@@ -237,5 +228,6 @@ def helu(alpha: float = 0.05) -> Activation:
         source="Hysteresis Activation Function for Efficient Inference",
         kinks=(0.0,),
         limits=((0.0, 0.0), (_INF, 1.0)),
+        core=(-30.0, 30.0),
         homogeneous=1,
     )

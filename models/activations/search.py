@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tangency.models.activations.pieces import core_of, lift, with_jumps
+from tangency.models.activations.pieces import lift
 from tangency.models.intervals import Array, Interval
 
 if TYPE_CHECKING:
@@ -27,22 +27,24 @@ def search_range(record: "Activation", order: int, box: Interval) -> Interval:
     one sign); cells that might hold the extreme are cut in four until the enclosure agrees with a
     value attained at a midpoint, to 1e-9, or the budget ends. What is left uncut is counted as it
     stands, so the result is an enclosure whenever the search stops.
+
+    The mean-value form and the ends are as good for slopes as for values, since enclosures of
+    derivatives hold what happens on both sides of every point of a closed cell (:mod:`.jets`).
+    Where ``phi'`` may jump, at an end of the cell too, the enclosure of ``phi''`` is the whole
+    line, so that the direct one alone counts; and where ``phi''`` has one sign, the slopes of the
+    cell, of either side, lie between those at its ends.
     """
 
     def enclose(X: Interval) -> Interval:
         return _enclose(record, order, X)
 
     flat = Interval._make(box.lower.ravel(), box.upper.ravel())
-    if order == 1:  # one float wider, so that a kink at an end shows both of its slopes
-        flat = Interval._make(
-            np.maximum(np.nextafter(flat.lower, -np.inf), record.domain[0]),
-            np.minimum(np.nextafter(flat.upper, np.inf), record.domain[1]),
-        )
     low, high = np.empty(flat.lower.size), np.empty(flat.lower.size)
     for start in range(0, low.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         high[part] = _maximum(enclose, flat[part])
         low[part] = -_maximum(lambda X: -enclose(X), flat[part])
+    assert (low <= high).all(), "an enclosure is not empty"
     return Interval._make(low.reshape(box.lower.shape), high.reshape(box.lower.shape))
 
 
@@ -50,9 +52,6 @@ def _enclose(record: "Activation", order: int, X: Interval) -> Interval:
     function, slope = lift(record, order), lift(record, order + 1)
     direct = function(X)
     D = slope(X)
-    for k in record.jumps:  # the slope of a jump is not in D
-        inside = (X.lower <= k) & (X.upper >= k)
-        D = Interval(np.where(inside, -np.inf, D.lower), np.where(inside, np.inf, D.upper))
     m = X.midpoint
     mean = function(Interval(m)) + D * (X - m)
     best = direct.intersect(mean)
@@ -61,13 +60,7 @@ def _enclose(record: "Activation", order: int, X: Interval) -> Interval:
         by_ends = function(Interval(X.lower)).hull(function(Interval(X.upper)))
         low, high = np.maximum(best.lower, by_ends.lower), np.minimum(best.upper, by_ends.upper)
         best = Interval(np.where(one_sign, low, best.lower), np.where(one_sign, high, best.upper))
-    if record.oscillates and record.limits is not None:
-        core = core_of(record)
-        for side, outside in enumerate((X.upper < core[0], X.lower > core[1])):
-            limit = Interval.of(record.limits[side][order])
-            low, high = np.maximum(best.lower, limit.lower), np.minimum(best.upper, limit.upper)
-            best = Interval(np.where(outside, low, best.lower), np.where(outside, high, best.upper))
-    return with_jumps(record, X, best) if order == 1 else best
+    return best
 
 
 def _maximum(enclose: Callable[[Interval], Interval], box: Interval) -> Array:
@@ -87,6 +80,7 @@ def _maximum(enclose: Callable[[Interval], Interval], box: Interval) -> Array:
             width = np.where(np.isfinite(high - low), high - low, 0.0)
         # unbounded cells are not cut again; neither are those that are a few floats wide
         stuck = (width <= 1e-15 * np.maximum(np.abs(low), np.abs(high))) & (step > 0)
+        stuck |= low == high  # a point has no parts
         done = (goal + slack >= E) | stuck | (step == _ROUNDS - 1)
         work -= low.size
         if work < 0:

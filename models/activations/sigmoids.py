@@ -6,8 +6,10 @@ Tails: outside of the core each is monotone, and so is its slope (which decays l
 
 import math
 
+from tangency.models.activations.parameters import check_numbers
 from tangency.models.activations.record import Activation, Limit
 from tangency.models.activations.registry import register
+from tangency.models.activations.tails import exact
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 
@@ -23,6 +25,7 @@ def sigmoid() -> Activation:
         lambda nx, x: nx.sigmoid(x),
         formula="1/(1 + exp(-x))",
         limits=((0.0, 0.0), (1.0, 0.0)),
+        core=(-30.0, 30.0),
     )
 
 
@@ -61,6 +64,7 @@ def arctan() -> Activation:
         lambda nx, x: nx.arctan(x),
         formula="arctan(x)",
         limits=((-half, 0.0), (half, 0.0)),
+        core=(-30.0, 30.0),
         parity="odd",
     )
 
@@ -68,14 +72,16 @@ def arctan() -> Activation:
 @register
 def softsign() -> Activation:
     """Build x/(1 + |x|)."""
-    return Activation(
+    record = Activation(
         "softsign",
         lambda nx, x: x / (1.0 + nx.abs(x)),
         derivative=lambda nx, x: 1.0 / (1.0 + nx.abs(x)) ** 2,
         formula="x/(1 + |x|)",
         limits=_S,
+        core=(-30.0, 30.0),
         parity="odd",
     )
+    return exact(record)  # phi' = 1/(1 + |x|)^2; 1 + |x| overflows at the largest float
 
 
 @register
@@ -94,7 +100,8 @@ def tanhshrink() -> Activation:
 
 @register
 def softplus(beta: float = 1.0) -> Activation:
-    """Build log(1 + exp(beta x))/beta."""
+    """Build log(1 + exp(beta x))/beta, beta > 0."""
+    check_numbers("softplus", least=0.0, factor=True, beta=beta)
     return Activation(
         "softplus",
         lambda nx, x: nx.softplus(beta * x) / beta,
@@ -114,12 +121,15 @@ def logsigmoid() -> Activation:
         lambda nx, x: -nx.softplus(-x),
         formula="-log(1 + exp(-x))",
         limits=((-_INF, 1.0), (0.0, 0.0)),
+        core=(-30.0, 30.0),
     )
 
 
 @register
 def tempered_sigmoid(s: float = 2.0, T: float = 2.0, o: float = 1.0) -> Activation:
     """Build s sigmoid(T x) - o, with s, T > 0."""
+    check_numbers("tempered_sigmoid", least=0.0, factor=True, s=s, T=T)
+    check_numbers("tempered_sigmoid", o=o)
     return Activation(
         "tempered_sigmoid",
         lambda nx, x: s * nx.sigmoid(T * x) - o,
@@ -135,6 +145,7 @@ def tempered_sigmoid(s: float = 2.0, T: float = 2.0, o: float = 1.0) -> Activati
 @register
 def apa(lam: float = 1.0, kappa: float = 1.0) -> Activation:
     """Build (lam e^(-kappa x) + 1)^(-1/lam), with lam, kappa > 0."""
+    check_numbers("apa", least=0.0, factor=True, lam=lam, kappa=kappa)
     return Activation(
         "apa",
         # In logarithms, so that neither end overflows.
@@ -177,14 +188,16 @@ def _elu(
 
 @register
 def elu(alpha: float = 1.0) -> Activation:
-    """Build the exponential linear unit."""
+    """Build the exponential linear unit; alpha may be of any sign."""
+    check_numbers("elu", alpha=alpha)
     formula = "x if x > 0 else alpha (exp(x) - 1)"
     return _elu("elu", 1.0, alpha, 1.0, (("alpha", alpha),), formula, "arXiv 1511.07289")
 
 
 @register
 def celu(alpha: float = 1.0) -> Activation:
-    """Build the continuously differentiable ELU."""
+    """Build the continuously differentiable ELU, alpha > 0."""
+    check_numbers("celu", least=0.0, factor=True, alpha=alpha)
     formula = "x if x > 0 else alpha (exp(x/alpha) - 1)"
     return _elu("celu", 1.0, alpha, alpha, (("alpha", alpha),), formula, "arXiv 1704.07483")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from tangency.models.arrays import check_array
 from tangency.models.builder import Builder
 from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.jaxpr.functions import Function, Leaf, as_function, check_leaves
 from tangency.models.importers.jaxpr.ties import with_ties
@@ -29,10 +30,15 @@ def from_jax(
     """The network of a JAX function, read from its jaxpr.
 
     The function is traced at a batch of one, calls are inlined, loops with a fixed number of steps
-    unrolled. Activations, softmax, layer and batch norm are recognised by what they compute
-    (compared at several hundred points), whatever they are called, and so is MaxMin (by which
-    entries are compared); the rest is imported primitive by primitive. The network is in the dtype
+    unrolled. Activations, softmax, layer and batch norm are recognised by their structure: by the
+    exact normal form of their formulas, whatever they are called; and so is MaxMin (by which
+    entries are compared). The rest is imported primitive by primitive. The network is in the dtype
     of the example; JAX's 64-bit setting is left alone.
+
+    All numbers are those that the model has, in its dtype (a slope of 0.01 is 0.009999999776 in
+    float32), but for the constants of a recognised formula that the dtype only rounds, bit for bit
+    (sqrt(2) and 0.044715 of GELU, those of SELU, 1.702, 1/n of a mean): there the exact ones are
+    meant.
 
     Parameters
     ----------
@@ -51,7 +57,8 @@ def from_jax(
         Axis of the inputs and outputs that counts samples; None for a model of one sample, such
         as an equinox module.
     check : bool
-        Compare with the model's own output at random inputs (float32 to 1e-5, float64 to 1e-12).
+        Compare with the model's own output, entry by entry, at inputs of scales 1e-3 to 1e4 and
+        around the model's constants, as far as rounding lets it.
 
     Raises
     ------
@@ -95,7 +102,13 @@ def from_jax(
             def reference(*inputs: np.ndarray) -> list[np.ndarray]:
                 return [np.asarray(y) for y in compiled(leaves, *inputs)]
 
-            check_import(network, reference, batched=batch_axis is not None)
+            constants = [float(v) for a in arrays if np.size(a) <= 4 for v in np.ravel(a)]
+            check_import(
+                network,
+                reference,
+                batched=batch_axis is not None,
+                constants=[*_literals(closed), *constants],
+            )
     return network
 
 
@@ -165,6 +178,22 @@ def _traced(
         ) from error
 
 
+def _literals(closed: Any) -> Iterator[float]:
+    """The scalar numbers in a jaxpr and in those that it calls."""
+    jaxpr = getattr(closed, "jaxpr", closed)
+    literals = [getattr(atom, "val", None) for eqn in jaxpr.eqns for atom in eqn.invars]
+    for value in (*getattr(closed, "consts", ()), *literals):
+        if np.size(value) == 1 and str(getattr(value, "dtype", "float")).startswith(
+            ("float", "int")
+        ):
+            yield from (float(v) for v in np.ravel(value) if v is not None)
+    for eqn in jaxpr.eqns:
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    yield from _literals(inner)
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else "no message"
@@ -177,7 +206,7 @@ def _written(
     from tangency.models.importers.jaxpr import rules
     from tangency.models.importers.jaxpr.descent import note_descent
     from tangency.models.importers.jaxpr.flatten import Flattener
-    from tangency.models.importers.jaxpr.recognise import recognise
+    from tangency.models.importers.jaxpr.needed import needed
     from tangency.models.importers.jaxpr.terms import Const, Ref, Var
 
     flattener = Flattener()
@@ -187,7 +216,7 @@ def _written(
     outputs = flattener.closed(closed, args)
     if not outputs:
         raise InputError("the model returns no array")
-    eqns = recognise(flattener.eqns, outputs, flattener.hints, dtype)
+    eqns = needed(flattener.eqns, outputs)
     drawn = any(isinstance(r, Const) and r.drawn for eqn in eqns for r in eqn.inputs)
     if drawn and function.draws:
         raise UnsupportedError(
@@ -199,6 +228,7 @@ def _written(
     emitter = rules.Emitter(builder, eqns, outputs)
     ends = emitter.run(zip(inputs, values, strict=True))
     note_descent(builder.gains, eqns, outputs)
+    ends = recognise(builder, ends, named=False)
     return builder.finish(ends, source="jax"), builder
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from tangency.models.builder import Builder, Value
 from tangency.models.errors import InputError, TangencyError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.onnx_fold import FOLDED, fold
 from tangency.models.importers.onnx_ops import READERS, Call, Condition, Const, Item
-from tangency.models.importers.onnx_patterns import Patterns
+from tangency.models.importers.onnx_pairs import Graph, maxmin
 from tangency.models.importers.onnx_read import import_onnx, tensor_array
 from tangency.models.network import Network
 
@@ -75,7 +76,7 @@ class Tracer:
         for tensor in graph.initializer:
             array = tensor_array(tensor)
             self.items[tensor.name] = Const(array, tensor.name, array.dtype.kind == "f")
-        self.patterns = Patterns(self)
+        self.behind = Graph(self)
 
     def run(self, inputs: Mapping[str, Sequence[int]], source: str) -> Network:
         """Trace the graph at inputs of these shapes; the Network of its outputs."""
@@ -93,7 +94,8 @@ class Tracer:
                 raise UnsupportedError(f"the output {output.name!r} is a comparison, not numbers")
             call = Call(output.name, "output", self.opset, self.builder)
             outputs.append(call.value(item))
-        return self.builder.finish(outputs, source=source)
+        ends = recognise(self.builder, outputs, scalars=True)
+        return self.builder.finish(ends, source=source)
 
     def _item(self, name: str, user: str) -> Item:
         if name not in self.items:
@@ -134,9 +136,10 @@ class Tracer:
                 f"{user}: depends on the network's input; {node.op_type} is supported on "
                 f"constants alone. Supported are {', '.join(supported_ops())}"
             )
-        found = self.patterns.match(node)
-        if found is not None:
-            return [found]
+        if node.op_type in ("Concat", "Reshape", "Transpose", "Flatten"):
+            found = maxmin(self.behind, node)
+            if found is not None:
+                return [found]
         used = tuple(o in self.taken for o in node.output)
         call = Call(name, node.op_type, self.opset, self.builder, _attributes(node), inputs, used)
         result = READERS[node.op_type](call)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tangency.models.errors import InputError, MissingPackageError, TangencyError
+from tangency.models.errors import InputError
 from tangency.models.importers.paths import as_path, unpacked
 from tangency.models.network import Network
 
@@ -175,30 +175,13 @@ def _from_zip(path: Path, suffix: str, example: Any, options: dict[str, Any]) ->
         n == "model.json" for n in names
     )
     if suffix == ".pt2" or exported:
+        from tangency.models.importers.pt2 import read_pt2
         from tangency.models.importers.torch import from_torch
 
-        program = _exported(path)
-        return _with_example(from_torch, "a .pt2 file", program, example, options)
+        return _with_example(from_torch, "a .pt2 file", read_pt2(path), example, options)
     if "data.pkl" in names:
         raise InputError(f"{path}: {STATE}")
     raise InputError(f"{path}: of no known form; give {FORMS}")
-
-
-def _exported(path: Path) -> Any:
-    """The program in a .pt2 file."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingPackageError(
-            f"{path}: reading a .pt2 file needs torch: pip install 'tangency[torch]'"
-        ) from None
-    try:
-        return torch.export.load(str(path))
-    except TangencyError:
-        raise
-    except Exception as error:  # torch meets damaged archives in many ways
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: not a readable program of torch.export: {text}") from None
 
 
 def _onnx_like(path: Path, head: bytes, suffix: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tangency.models.builder import Builder, Value
 from tangency.models.errors import InputError, MissingPackageError, UnsupportedError
+from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.torch_example import (
     common_dtype,
@@ -32,8 +34,11 @@ def from_torch(
 ) -> Network:
     """Read a module, in evaluation mode, as a Network; the module itself is not changed.
 
-    Softplus is read as the exact function: torch's own, which is linear where ``beta x > 20``,
-    differs from it by at most ``2.1e-9 / beta`` there. Minus infinity in a fixed mask that is added
+    Activations, softmax and norms written out are recognised by the exact normal form of their
+    formulas; constants of these that the dtype only rounds (sqrt(2) of GELU, those of SELU) stand
+    for the exact ones. Softplus is read as the exact function: torch's own, which is linear where
+    ``beta x > 20``, differs from it by at most ``2.1e-9 / beta`` there; a lower threshold is
+    refused. Minus infinity in a fixed mask that is added
     to scores becomes -1e30, whose exponential is zero just as well. A weight that the module
     computes from others (``torch.nn.utils.parametrize``, as in 1-Lipschitz layers) is computed
     once, as in evaluation, and held under its own name.
@@ -51,8 +56,8 @@ def from_torch(
         that are not ``batch_first``), of any size in the example. None: the example is one
         sample, and the module takes it so.
     check : bool
-        Compare the network with the module at random inputs (relative 1e-5 in float32, 1e-12 in
-        float64), and a batch with its samples one by one.
+        Compare the network with the module, entry by entry, at inputs of scales 1e-3 to 1e4 and
+        around the module's constants, as far as rounding lets it.
 
     Raises
     ------
@@ -84,6 +89,8 @@ def from_torch(
             f"from_torch takes a torch.nn.Module or an ExportedProgram, got {kind_of(module)}"
         )
     if example is None and exported:
+        if not module.example_inputs:
+            raise InputError("the exported program holds no example inputs: give example=")
         example = module.example_inputs[0]
     inputs = first_sample(example, batch_axis)
     name = type(module).__name__
@@ -102,7 +109,13 @@ def from_torch(
         network = _graph(program, inputs, dtype, batch_axis, computed, source=name)
         if check:
             reference = _reference(callable_, batch_axis)
-            check_import(network, reference, batched=batch_axis is not None)
+            check_import(
+                network,
+                reference,
+                batched=batch_axis is not None,
+                constants=_constants(program),
+                softplus=2.1e-9,  # torch's is linear from beta x = 20 on
+            )
     return network
 
 
@@ -180,7 +193,20 @@ def _graph(
             ends.append(_left(reader, out, batch_axis))
     if not ends:
         raise UnsupportedError(f"model {source}: it returns no tensor")
-    return builder.finish(ends, source=source)
+    return builder.finish(recognise(builder, ends), source=source)
+
+
+def _constants(program: Any) -> Iterator[float]:
+    """The numbers in the code of a program: arguments of its ops, and small tensors."""
+    from torch.utils import _pytree as pytree
+
+    for graph in (m.graph for m in program.graph_module.modules() if hasattr(m, "graph")):
+        for node in graph.nodes:
+            leaves = pytree.tree_leaves((node.args, node.kwargs))
+            yield from (float(v) for v in leaves if isinstance(v, float))
+    for tensor in (*program.state_dict.values(), *program.constants.values()):
+        if getattr(tensor, "numel", lambda: 5)() <= 4 and tensor.is_floating_point():
+            yield from (float(v) for v in tensor.detach().flatten())
 
 
 def _entered(builder: Builder, shape: tuple[int, ...], axis: int | None, index: int) -> Value:

@@ -70,7 +70,7 @@ class Quotient(_Elementwise):
     kind: ClassVar[str] = "quotient"
 
     def combine(self, backend: Backend, *inputs: Any) -> Any:
-        return inputs[0] / inputs[1]
+        return backend.divide(*inputs)
 
 
 @register_op

@@ -44,6 +44,10 @@ class Backend:
         """Cross-correlation of x ``(N, C, *S)`` with w ``(O, C/groups, *K)``."""
         raise NotImplementedError
 
+    def divide(self, x: Array, y: Array) -> Array:
+        """Quotient ``x / y`` of arrays that broadcast, correctly rounded."""
+        return x / y
+
     def windows(
         self,
         x: Array,
@@ -138,6 +142,15 @@ class JaxBackend(Backend):
             feature_group_count=groups,
             precision=lax.Precision.HIGHEST,
         )
+
+    def divide(self, x: Array, y: Array) -> Array:
+        from jax import lax
+
+        # XLA sees a divisor that is broadcast and multiplies by its reciprocal, which is off by an
+        # ulp: floor(x / 7) is then wrong at multiples of 7. It does not look behind a barrier.
+        shape = self.xp.broadcast_shapes(x.shape, y.shape)
+        held = lax.optimization_barrier(self.xp.broadcast_to(y, shape))  # type: ignore[no-untyped-call]
+        return x / held
 
 
 @lru_cache(maxsize=1)

@@ -226,4 +226,4 @@ class Scale(Op):
 
     def apply(self, backend: Backend, params: Mapping[str, Any], *inputs: Any) -> Any:
         x, scale = same_rank(inputs[0], params["scale"][None])
-        return x / scale if self.inverse else x * scale
+        return backend.divide(x, scale) if self.inverse else x * scale

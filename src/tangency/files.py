@@ -42,6 +42,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with target.open("wb") as file:
             yield file
         return
+    if target.exists() and not os.access(target, os.W_OK):  # the folder alone would let us
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     # Not tempfile's: its files are for the owner's eyes alone, here the umask decides.
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -167,8 +169,9 @@ def locked(path: str | Path) -> Iterator[None]:
                 return
             raise
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # a full disk has no room for a name, and the lock holds without
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         with suppress(OSError):

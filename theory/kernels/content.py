@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -45,6 +44,6 @@ def content(part: Any) -> Any:
         return tuple(map(content, part))
     if isinstance(part, Term | bool | int | float | str | np.ndarray | np.generic | None):
         return part
-    if isinstance(part, Callable):  # type: ignore[arg-type]
+    if callable(part):
         return traced(f"the function {getattr(part, '__name__', part)!r}", part, namespace=False)
     raise InputError(f"a kernel with a {type(part).__name__} has no fingerprint: give key='...'")

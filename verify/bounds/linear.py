@@ -164,6 +164,8 @@ class LinearBounds:
         if spec is not None and len(spec) > self.samples:  # many maps on a set that all share
             shape, spec = spec.shape[:2], spec.reshape((1, -1, spec.shape[2]))
         engine: Engine = self._search if search and self._search else self.engine
+        low: Array
+        high: Array | None
         ends = engine.sweep(index, self.known, spec=spec, upper=upper)
         low, high = (None if v is None else np.asarray(v, np.float64) for v in ends)
         if search and self._plain is not None:

@@ -131,8 +131,8 @@ def certify_robust(
         seconds=perf_counter() - start,
         certified=job.certified,
         statement=Statement.joined(statements),
-        source=data.source(np.flatnonzero(proved > 0)),
         points=worst,
+        source=data.source(np.flatnonzero(proved > 0)),
     )
 
 

@@ -15,8 +15,10 @@ def reciprocal(column: Matrix) -> Matrix:
     mantissa = np.frexp(column.midpoint)[0]
     radius = np.where(mantissa == 0.5, 0.0, radius)  # powers of two
     if column.radius is not None:
-        low = down(down(column.midpoint - column.radius) * column.midpoint)
-        radius = up(radius + up(column.radius / low))
+        # |1/x - 1/c| <= r / (c (c - r)), as two quotients: c (c - r) would underflow for tiny c.
+        least = down(column.midpoint - column.radius)
+        share = up(column.radius / np.where(least > 0, least, 0.0)) / column.midpoint
+        radius = up(radius + np.where(least > 0, up(share), np.inf))
     return Matrix(midpoint, radius)
 
 

@@ -233,10 +233,15 @@ def activation_of(
         slopes = record.slopes_on(given.lower, given.upper)
         low, high = _apart(slopes.lower, slopes.upper)
     if record.jumps or record.staircase or not np.isfinite([low, high]).all():
+        hint = (
+            "; a choice in its formula is not shown to be continuous: write it with maximum, "
+            "minimum or abs"
+        )
         raise InputError(
             f"layer {node.name!r}: {record} has no bounded slope{where} (range "
             f"[{np.min(low):g}, {np.max(high):g}]), so the network has no "
             f"{'global' if given is None else 'local'} Lipschitz bound"
+            + ("" if record.continuous or record.jumps or record.staircase else hint)
         )
     function = Function(
         _elementwise(record.value), _elementwise(record.derivative), record.homogeneous == 1

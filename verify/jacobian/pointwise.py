@@ -32,10 +32,7 @@ def slopes_of(op: Activate | Prelu, params: Mapping[str, Any], x: Interval) -> I
         low = np.where(x.lower > 0, 1.0, np.minimum(negative, 1.0))
         high = np.where(x.lower > 0, 1.0, np.maximum(negative, 1.0))
         return Interval(np.where(x.upper < 0, negative, low), np.where(x.upper < 0, negative, high))
-    record, low, high = op.activation, x.lower, x.upper
-    if record.staircase or record.jumps:  # a jump at an end of the box counts too
-        low, high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-    return record.slopes_on(low, high)
+    return op.activation.slopes_on(x.lower, x.upper)
 
 
 @rule(Product)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tangency.models import activations
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import ours
 from tangency.models.errors import InputError
 from tangency.models.ops import (
     Activate,
@@ -130,15 +131,17 @@ def inverse_root(eps: float) -> Activation:
     """Build ``1/sqrt(x + eps)``, the gain of a layer norm of variance x."""
     if eps == 0.0:
         return activations.get("rsqrt")
-    return Activation(
+    record = Activation(
         "inverse_root",
         lambda nx, x: 1.0 / nx.sqrt(x + eps),
         params=(("eps", eps),),
         derivative=lambda nx, x: -0.5 / ((x + eps) * nx.sqrt(x + eps)),
         formula="1/sqrt(x + eps)",
         limits=((inf, -inf), (0.0, 0.0)),
+        core=(-30.0, 30.0),
         domain=(-eps, inf),
     )
+    return ours(record)
 
 
 def layer_norm(write: Writer, op: LayerNorm, params: Params, x: int) -> int:

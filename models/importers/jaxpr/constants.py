@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from tangency.models.importers.jaxpr.evaluate import ELEMENTWISE
 from tangency.models.importers.jaxpr.terms import Const
 from tangency.models.ops import Shape
 
 __all__ = ["apply", "as_array", "fold"]
 
+#: Primitives that act entry by entry: repeated tensors are computed on in small form.
+_ELEMENTWISE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atanh ceil clamp convert_element_type cos cosh "
+    "div eq erf erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max "
+    "min mul ne neg not or pow round rsqrt select_n sign sin sinh sqrt square sub tan tanh".split()
+)
 _SUMS = ("add", "add_any", "sub")
 _PRODUCTS = ("mul", "dot_general", "conv_general_dilated")
 _RANDOM = ("random_bits", "random_gamma", "threefry", "rng_")
@@ -74,7 +79,7 @@ def apply(
         return [inputs[0].array]
     if name == "transpose":
         return [inputs[0].array.transpose([int(p) for p in params["permutation"]])]
-    if name in ELEMENTWISE:
+    if name in _ELEMENTWISE:
         rank = max(c.array.ndim for c in inputs)
         small = np.broadcast_shapes(*(c.array.shape for c in inputs))
         args = [

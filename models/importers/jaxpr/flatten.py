@@ -44,14 +44,10 @@ class Flattener:
     ----------
     eqns : list of Eqn
         The equations, in order.
-    hints : dict of Var to list of str
-        Names of the functions whose result a variable is, outermost last: ``jax.nn`` gives its
-        functions away by them.
     """
 
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []
-        self.hints: dict[Var, list[str]] = {}
         self._made: dict[tuple[Any, ...], list[Ref]] = {}
 
     def closed(self, closed_jaxpr: Any, args: Sequence[Ref]) -> list[Ref]:
@@ -82,7 +78,9 @@ class Flattener:
     def _step(self, eqn: Any, inputs: list[Ref]) -> list[Ref]:
         name, params = eqn.primitive.name, eqn.params
         if name in _CALLS and _CALLS[name] in params:
-            return self._call(params[_CALLS[name]], params.get("name"), inputs)
+            called = params[_CALLS[name]]
+            is_closed = hasattr(called, "jaxpr")
+            return self.closed(called, inputs) if is_closed else self.inline(called, [], inputs)
         if name in _CONTROL:
             return _CONTROL[name](self, params, inputs)
         constants = [r for r in inputs if isinstance(r, Const)]
@@ -111,13 +109,6 @@ class Flattener:
         if len(self.eqns) > _LIMIT:
             raise UnsupportedError(f"the model unrolls to more than {_LIMIT:,} equations")
         return list(outs)
-
-    def _call(self, called: Any, name: str | None, inputs: Sequence[Ref]) -> list[Ref]:
-        is_closed = hasattr(called, "jaxpr")
-        outs = self.closed(called, inputs) if is_closed else self.inline(called, [], inputs)
-        if name and len(outs) == 1 and isinstance(outs[0], Var) and outs[0] not in inputs:
-            self.hints.setdefault(outs[0], []).append(name)
-        return outs
 
     def _simplify(
         self,

@@ -13,7 +13,7 @@ from tangency.models.importers.jaxpr.emitter import Emitter, rule
 from tangency.models.importers.jaxpr.layout import Laid
 from tangency.models.importers.jaxpr.predicates import Predicate
 from tangency.models.importers.jaxpr.terms import Const, Eqn, Ref, Var, scalar_of
-from tangency.models.ops import Add, Extremum, Op, Prelu, Product, Quotient, Subtract
+from tangency.models.ops import Add, Extremum, Op, Product, Quotient, Subtract
 
 #: Primitives of one variable, and the records that they are.
 UNARY = {
@@ -54,29 +54,6 @@ def unary(em: Emitter, eqn: Eqn) -> Laid:
     """A primitive that is a record of the catalogue."""
     em.builder.scope = UNARY[eqn.prim]
     return apply_record(em, em.laid(eqn.inputs[0]), activations.get(UNARY[eqn.prim]))
-
-
-@rule("@activation")
-def recognised(em: Emitter, eqn: Eqn) -> Laid:
-    """An activation that was recognised."""
-    record: Activation = eqn.params["record"]
-    em.builder.scope = record.name
-    return apply_record(em, em.laid(eqn.inputs[0]), record)
-
-
-@rule("@prelu")
-def prelu(em: Emitter, eqn: Eqn) -> Laid:
-    """A ReLU with slopes that are parameters."""
-    x, slope = em.laid(eqn.inputs[0]), eqn.inputs[1]
-    assert isinstance(slope, Const)
-    array = em.in_frame(slope, x.perm)
-    long = [i for i, s in enumerate(array.shape) if s != 1]
-    node, axes = em.builder.aligned(x.value, *long)
-    params = {"slope": (slope.key or "slope", array.reshape(-1))}
-    op = Prelu(axes[0] if axes else 0)
-    trainable = slope.trainable
-    value = em.builder.emit(op, [node], params, view=x.value.shape, trainable=trainable)
-    return Laid(value, x.perm)
 
 
 # --- arithmetic ---------------------------------------------------------------------------------
@@ -169,14 +146,16 @@ def neg(em: Emitter, eqn: Eqn) -> Laid:
 
 @rule("max", "min")
 def extremum(em: Emitter, eqn: Eqn) -> Laid:
-    """The larger or smaller of two; against a number it is a clip of the catalogue."""
+    """The larger or smaller of two; against a number it is a record."""
     for one, other in (eqn.inputs, eqn.inputs[::-1]):
         number = scalar_of(one)
         if isinstance(one, Const) and number is not None and not one.key:
             low, high = (number, math.inf) if eqn.prim == "max" else (-math.inf, number)
             if math.isfinite(number) and isinstance(other, Var) and other.shape == eqn.out.shape:
-                em.builder.scope = "clip"
-                return apply_record(em, em.laid(other), activations.get("clip", min=low, max=high))
+                at_zero = activations.get("relu") if low == 0 else None
+                record = at_zero or activations.get("clip", min=low, max=high)
+                em.builder.scope = record.name
+                return apply_record(em, em.laid(other), record)
     return binary(em, Extremum(eqn.prim), *eqn.inputs)
 
 

@@ -15,14 +15,10 @@ from tangency.models.importers.jaxpr.terms import Const, Eqn, Ref, Var, scalar_o
 from tangency.models.ops import (
     BatchNorm,
     GroupSort,
-    LayerNorm,
-    LogSumExp,
     Op,
     Reduce,
     ReduceExtremum,
-    Softmax,
 )
-from tangency.models.ops import Subtract as Minus
 
 
 def ints(values: Sequence[Any]) -> tuple[int, ...]:
@@ -60,12 +56,12 @@ def divided(em: Emitter, var: Var, count: int) -> tuple[Var, list[Eqn]] | None:
         user = em.only_consumer(user.out)
     if user is None or user.prim not in ("div", "mul"):
         return None
-    wanted = float(count) if user.prim == "div" else 1.0 / count
+    # Times the float that is nearest to 1/count is a mean, too: the exact 1/count is meant.
+    wanted = float(count if user.prim == "div" else np.dtype(em.builder.dtype).type(1.0 / count))
     number = scalar_of(user.inputs[1])
     if number is None and user.prim == "mul":
         number = scalar_of(user.inputs[0])
-    rtol = 1e-7 if em.builder.dtype == "float32" else 1e-15
-    close = number is not None and abs(number - wanted) <= rtol * wanted
+    close = number == wanted
     plain = all(c.key is None for c in user.inputs if isinstance(c, Const))
     return (user.out, path) if close and plain else None
 
@@ -138,69 +134,10 @@ def sort(em: Emitter, eqn: Eqn) -> Laid:
 # --- composites -----------------------------------------------------------------------------------
 
 
-def _whole(em: Emitter, eqn: Eqn, x: Laid, value: Any) -> Laid:
-    """A result laid out as x, under the shape that the model gives it."""
-    return em.layouts.reshaped(Laid(value, x.perm), eqn.out.shape)
-
-
-@rule("@softmax")
-def softmax(em: Emitter, eqn: Eqn) -> Laid:
-    """Softmax over one axis, or over several made one."""
-    x, axes = em.laid(eqn.inputs[0]), eqn.params["axes"]
-    if len(axes) == 1:
-        node, (own,) = em.builder.aligned(x.value, x.perm[axes[0]])
-        value = em.builder.emit(Softmax(own), [node], view=x.value.shape)
-        return _whole(em, eqn, x, value)
-    value, order = em.layouts.last(x, axes)
-    shape = value.shape
-    lead = shape[: len(shape) - len(axes)]
-    wide = em.builder.reshape(value, (*lead, prod(shape[len(lead) :])))
-    node, (own,) = em.builder.aligned(wide, -1)
-    value = em.builder.emit(Softmax(own), [node], view=shape)
-    laid = em.layouts.tidy(value, [order.index(i) for i in range(len(order))])
-    return em.layouts.reshaped(laid, eqn.out.shape)
-
-
-@rule("@log_sum_exp")
-def log_sum_exp(em: Emitter, eqn: Eqn) -> Laid:
-    """``log sum exp`` over some axes."""
-    x = em.laid(eqn.inputs[0])
-    laid = _reduce(em, x, eqn.params["axes"], LogSumExp)
-    return em.layouts.reshaped(laid, eqn.out.shape)
-
-
-@rule("@log_softmax")
-def log_softmax(em: Emitter, eqn: Eqn) -> Laid:
-    """``x - log sum exp x``."""
-    x, axes = em.laid(eqn.inputs[0]), eqn.params["axes"]
-    em.builder.scope = "log_sum_exp"
-    total = _reduce(em, x, axes, LogSumExp)
-    kept = tuple(1 if i in axes else s for i, s in enumerate(x.shape))
-    em.builder.scope = "log_softmax"
-    total = em.layouts.reshaped(total, kept)
-    other = em.layouts.in_frame(total, x.perm)
-    return _whole(em, eqn, x, em.builder.elementwise(Minus(), x.value, other))
-
-
 def _role_params(roles: Sequence[str], refs: Sequence[Ref]) -> tuple[dict[str, Any], list[str]]:
     constants = {r: c for r, c in zip(roles, refs, strict=True) if isinstance(c, Const)}
     params = {r: (c.key or r, np.asarray(c.array)) for r, c in constants.items()}
     return params, [r for r, c in constants.items() if not c.trainable]
-
-
-@rule("@layer_norm")
-def layer_norm(em: Emitter, eqn: Eqn) -> Laid:
-    """Layer norm over some axes; the parameters follow the order in which these lie."""
-    x, p = em.laid(eqn.inputs[0]), eqn.params
-    params, buffers = _role_params(p["roles"], eqn.inputs[1:])
-    node, own = em.builder.aligned(x.value, *(x.perm[a] for a in p["axes"]))
-    sizes = tuple(x.shape[a] for a in p["axes"])
-    order = np.argsort(own)
-    params = {r: (k, a.reshape(sizes).transpose(order)) for r, (k, a) in params.items()}
-    op = LayerNorm(tuple(sorted(own)), p["eps"], p["center"])
-    em.scope("layer_norm", *eqn.inputs[1:])
-    value = em.builder.emit(op, [node], params, view=x.value.shape, buffers=buffers)
-    return _whole(em, eqn, x, value)
 
 
 @rule("@batch_norm")

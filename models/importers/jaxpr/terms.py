@@ -81,13 +81,11 @@ class Eqn:
 def scalar_of(ref: Ref) -> float | None:
     """The number that a constant is everywhere by construction, or None.
 
-    A float32 number is read by its shortest decimals, so that 0.01 is 0.01 and not 0.0099999998:
-    rounded to float32 again it is the same.
+    It is exactly the number that is stored: 0.01 in float32 is 0.009999999776482582.
 
-    >>> scalar_of(Const(np.float32(0.01).reshape(1, 1), (1, 8)))
-    0.01
+    >>> scalar_of(Const(np.float32(0.5).reshape(1, 1), (1, 8)))
+    0.5
     """
     if not isinstance(ref, Const) or ref.array.size != 1:
         return None
-    number = np.asarray(ref.array).reshape(())[()]
-    return float(str(number)) if number.dtype == np.float32 else float(number)
+    return float(np.asarray(ref.array).reshape(())[()])

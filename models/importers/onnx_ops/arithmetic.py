@@ -8,7 +8,7 @@ import numpy as np
 
 from tangency.models.builder import Value
 from tangency.models.importers.onnx_ops.context import Call, Condition, Const, Item, reads
-from tangency.models.ops import Add, Extremum, LayerNorm, Product, Quotient, Select, Subtract
+from tangency.models.ops import Add, Extremum, Product, Quotient, Select, Subtract
 from tangency.models.ops.base import broadcast_shapes
 
 __all__: list[str] = []
@@ -39,7 +39,7 @@ def add(call: Call) -> Value:
     if isinstance(x, Const):
         x, y = y, x
     if isinstance(y, Const):
-        return _shifted(call, _value(x), y)
+        return call.builder.shift(_value(x), y.array, key=y.key, trainable=y.trainable)
     if x == y:
         return call.builder.scale(_value(x), np.asarray(2, call.builder.dtype), trainable=False)
     return call.builder.elementwise(Add(), _value(x), _value(y))
@@ -49,7 +49,7 @@ def add(call: Call) -> Value:
 def subtract(call: Call) -> Value:
     x, y = _pair(call)
     if isinstance(y, Const):
-        return _shifted(call, _value(x), Const(-y.array, y.key, y.trainable))
+        return call.builder.shift(_value(x), -y.array, key=y.key, trainable=y.trainable)
     if isinstance(x, Const):
         if not x.array.any() and broadcast_shapes(x.shape, y.shape) == y.shape:
             return call.builder.negate(_value(y))
@@ -63,9 +63,6 @@ def multiply(call: Call) -> Value:
     if isinstance(x, Const):
         x, y = y, x
     if isinstance(y, Const):
-        normed = _norm_part(call, _value(x), y, "weight")
-        if normed is not None:
-            return normed
         return call.builder.scale(_value(x), y.array, key=y.key, trainable=y.trainable)
     if x == y:
         return call.activate(_value(x), "square")
@@ -88,34 +85,6 @@ def divide(call: Call) -> Value:
 def _value(item: Item) -> Value:
     assert isinstance(item, Value)
     return item
-
-
-def _shifted(call: Call, x: Value, c: Const) -> Value:
-    normed = _norm_part(call, x, c, "bias")
-    if normed is not None:
-        return normed
-    return call.builder.shift(x, c.array, key=c.key, trainable=c.trainable)
-
-
-def _norm_part(call: Call, x: Value, c: Const, role: str) -> Value | None:
-    """The layer norm before a scale or a shift, with it as its weight or bias."""
-    b = call.builder
-    node = b.nodes[x.node]
-    given = {p.role: p for p in node.params}
-    if not isinstance(node.op, LayerNorm) or role in given or (role == "weight" and given):
-        return None
-    rank = len(node.shape)
-    if x.shape[-rank:] != node.shape or sorted(a % rank for a in node.op.axes) != list(
-        range(rank - len(node.op.axes), rank)
-    ):
-        return None
-    normed = node.shape[rank - len(node.op.axes) :]
-    if (1,) * (len(normed) - c.array.ndim) + c.shape != normed and c.shape != normed:
-        return None
-    params = {p.role: (p.key, b.weights[p.key]) for p in node.params}
-    params[role] = (c.key, c.array.reshape(normed))
-    fixed = [p.role for p in node.params if not p.trainable] + ([] if c.trainable else [role])
-    return b.emit(node.op, node.inputs, params, view=x.shape, buffers=fixed)
 
 
 @reads("Neg")

@@ -92,8 +92,8 @@ def elu(call: Call) -> Value:
 @reads("Selu")
 def selu(call: Call) -> Value:
     alpha, gamma = call.number("alpha", SELU[0]), call.number("gamma", SELU[1])
-    # The constants are those of SELU rounded to float32, which is exact in a float32 network alone.
-    if call.builder.dtype == "float32" and np.allclose((alpha, gamma), SELU, rtol=1e-7, atol=0):
+    # The constants are those of SELU rounded to float32: in a float32 network the exact are meant.
+    if call.builder.dtype == "float32" and (alpha, gamma) == SELU:
         return call.activate(call.var(0), "selu")
     return _scaled(call, call.activate(call.var(0), "elu", alpha=alpha), gamma)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tangency.models import activations
 from tangency.models.builder import Builder, Value
-from tangency.models.errors import UnsupportedError
+from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.ops import Shape
 
 __all__ = [
@@ -264,7 +264,11 @@ class Call:
 
     def apply(self, name: str, value: Value, /, **params: Any) -> Value:
         """An activation of the catalogue on a variable."""
-        return self.builder.activation(value, activations.get(name, **params))
+        try:
+            record = activations.get(name, **params)
+        except InputError as error:  # a parameter that the record does not accept
+            raise self.refuse(str(error)) from None
+        return self.builder.activation(value, record)
 
     def axis(self, name: str = "dim", *, of: str = "self") -> int:
         """An axis argument, from 0."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from tangency.models.builder import Value
 from tangency.models.importers.torch_ops.context import Call, Const, Truth
-from tangency.models.importers.torch_ops.patterns import is_activation, is_one_plus_abs
 from tangency.models.ops import Add, Op, Product, Quotient, Shape, Subtract
 from tangency.models.ops.base import broadcast_shapes
 
@@ -49,8 +48,6 @@ def subtract(call: Call, x: Any, y: Any) -> Any:
         return add(call, x, Const(-y.tensor, y.trainable))
     if isinstance(x, Const) and x.tensor.numel() == 1 and not x.tensor.any():
         return negate(call, y) if len(x.shape) <= len(y.shape) else negate(call, add(call, y, x))
-    if isinstance(x, Value) and is_activation(call.builder, y, "tanh", x):
-        return call.apply("tanhshrink", x)
     return elementwise(call, Subtract(), x, y)
 
 
@@ -67,9 +64,6 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     if isinstance(x, Const):
         x, y = y, x
     if isinstance(y, Value):
-        for a, b in ((x, y), (y, x)):
-            if is_activation(call.builder, b, "sigmoid", a):
-                return call.apply("silu", a)
         return call.apply("square", x) if x == y else elementwise(call, Product(), x, y)
     return _scaled(call, x, y, inverse=False)
 
@@ -83,8 +77,6 @@ def divide(call: Call, x: Any, y: Any) -> Any:
         return _scaled(call, x, y, inverse=True)
     if isinstance(x, Const):
         return multiply(call, call.apply("reciprocal", y), x)
-    if is_one_plus_abs(call.builder, y, x):
-        return call.apply("softsign", x)
     return elementwise(call, Quotient(), x, y)
 
 

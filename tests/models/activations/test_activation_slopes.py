@@ -114,6 +114,7 @@ def test_activation_kinks_are_found_even_if_not_declared():
         "bent",
         lambda nx, x: x**2 - nx.abs(x),
         limits=((INF, -INF), (INF, INF)),
+        core=(-30.0, 30.0),
     )
     found = bent.slopes_on(-0.1, 0.1)
     assert found.lower <= -1.0
@@ -123,6 +124,7 @@ def test_activation_kinks_are_found_even_if_not_declared():
         lambda nx, x: nx.where(x > 1.0, x, 1.0),
         derivative=lambda nx, x: nx.where(x > 1.0, 1.0, 0.0 * x),
         limits=((1.0, 0.0), (INF, 1.0)),
+        core=(-30.0, 30.0),
     )
     assert own.slope_range == (0.0, 1.0)
     assert own.slopes_on(0.5, 1.0).contains([0.0, 1.0]).all()

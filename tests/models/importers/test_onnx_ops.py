@@ -289,6 +289,10 @@ def test_shapes_are_computed_and_folded():
         ("BatchNormalization", (f(4), f(4), f(4), -np.ones(4)), {}, "variance"),
         ("ReduceSum", (i(9),), {}, "axis 9"),
         ("Cast", (), {"to": TensorProto.DOUBLE}, "casts to float64"),
+        ("Celu", (), {"alpha": -1.0}, "celu has alpha = -1.0"),
+        ("HardSigmoid", (), {"alpha": 0.0}, "hardsigmoid has alpha = 0.0"),
+        ("Shrink", (), {"lambd": -0.5}, "lambd >= 0"),
+        ("Swish", (), {"alpha": -1.0, "opset": 24}, "swish has beta = -1.0"),
     ],
 )
 def test_what_does_not_fit_is_named(op, constants, options, word):

@@ -254,6 +254,11 @@ REFUSED = {  # of x (N, 4, 6, 6)
     "not divided evenly": nn.AdaptiveAvgPool2d(4),
     "divisor_override": nn.AvgPool2d(2, divisor_override=3),
     "rounds the size": nn.Upsample(scale_factor=1.3),
+    "layer '.*celu has alpha = -1": nn.CELU(-1.0),
+    "layer '.*softplus has beta = -2": nn.Softplus(-2.0),
+    "layer '.*hardshrink has lambd = -0.5": nn.Hardshrink(-0.5),
+    "layer '.*negative_slope = nan": nn.LeakyReLU(float("nan")),
+    "layer '.*elu has alpha = inf": nn.ELU(float("inf")),
     "upsample_bicubic2d": nn.Upsample(scale_factor=2, mode="bicubic"),
     "convolutions? of 3|conv3d": Function(
         lambda x: F.conv3d(x[:, None], torch.ones(1, 1, 2, 2, 2).double())
