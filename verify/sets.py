@@ -15,7 +15,16 @@ from tangency.models.network import Network
 from tangency.models.ops import Shape
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
-__all__ = ["Ball", "Box", "Region", "ball_around", "input_intervals", "input_sets", "norm_of"]
+__all__ = [
+    "Ball",
+    "Box",
+    "Region",
+    "ball_around",
+    "box_around",
+    "input_intervals",
+    "input_sets",
+    "norm_of",
+]
 
 Array = Any
 
@@ -180,6 +189,11 @@ class Ball:
 
 
 Region = Box | Ball
+
+
+def box_around(region: Region) -> Box:
+    """The smallest box that holds a region, rounded outwards."""
+    return region if isinstance(region, Box) else Box(region.interval.lower, region.interval.upper)
 
 
 def input_sets(network: Network, box: Region | Sequence[Region]) -> list[InputSet]:

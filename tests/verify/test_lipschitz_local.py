@@ -22,14 +22,15 @@ from tangency.models import (
     activations,
     from_layers,
 )
-from tangency.models.ops import Activate, Prelu, Product
-from tangency.verify import Box, check, lipschitz_bound, read_certificate, write_certificate
+from tangency.models.ops import Activate, Add, Prelu, Product
+from tangency.verify import Ball, Box, check, lipschitz_bound, read_certificate, write_certificate
 from tangency.verify.certificate.claim import Region
 from tangency.verify.certificate.file import pack, unpack
 from tangency.verify.chain.networks import local_chain
 from tangency.verify.checking import certificate_of
 from tangency.verify.lipschitz.local import local_bound
 from tangency.verify.lipschitz.local_attack import attack_box
+from tangency.verify.lipschitz.network_attack import attack_network
 
 NAMES = ["relu", "tanh", "gelu", "silu", "softplus", "maxmin", "sin", "hardswish"]
 NORMS = {"2": 2, "1": 1, "inf": np.inf}
@@ -292,6 +293,73 @@ def test_the_bound_is_of_this_box_alone():
     with pytest.raises(NotProvedError, match="bound is"):
         certificate_of(replace(bound, upper=bound.upper * 0.99), network)
     assert bound.as_dict()["local"] is True
+
+
+@pytest.mark.parametrize("seed", [4, 15, 22, 28, 32, 33])
+def test_slopes_beyond_the_range_of_float64_leave_the_product(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, 5)
+    layers = [
+        (0.6 * rng.standard_normal((n, m)), 0.6 * rng.standard_normal(n))
+        for m, n in pairwise(sizes)
+    ]
+    network = from_layers(layers, ["cube", "exp", "sigmoid"])  # slopes of exp up to e**500
+    box = Box(np.full(sizes[0], -2.57), np.full(sizes[0], 2.57))
+    found = lipschitz_bound(network, box=box, norm="1")
+    x, y = (box.lower + 5.14 * rng.random((500, sizes[0])) for _ in range(2))
+    quotients = np.linalg.norm(values(network, x) - values(network, y), axis=1)
+    assert (quotients <= found.upper * np.abs(x - y).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("name", ["relu", "tanh", "maxmin"])
+def test_a_ball_lies_between_what_it_attains_and_its_box(name, norm, tmp_path):
+    network, x = net(name), np.array([0.3, -0.2])
+    ball = Ball(x, 0.5, norm=norm)
+    found = lipschitz_bound(network, box=ball)
+    box = lipschitz_bound(network, box=Box(ball.interval.lower, ball.interval.upper))
+    assert (found.upper, found.box.shape) == (box.upper, (2,))
+    rng = np.random.default_rng(0)
+    points = x + 0.5 * rng.uniform(-1.0, 1.0, (4000, 2))
+    points = points[np.linalg.norm(points - x, ord=norm, axis=1) <= 0.5]
+    slopes = [np.linalg.norm(jacobian(network, p), 2) for p in points[:60]]
+    assert max(slopes) * (1.0 - 1e-4) <= found.upper
+    assert 0.9 * max(slopes) <= found.lower <= found.upper
+    write_certificate(tmp_path / "ball.cert", found, network)
+    assert check(read_certificate(tmp_path / "ball.cert"), network).holds
+    branched = lipschitz_bound(network, box=ball, branch=True, max_boxes=4)
+    assert found.lower * (1.0 - 1e-9) <= branched.upper <= found.upper * 1.001
+
+
+def test_the_lower_bound_of_a_ball_is_attained_inside_of_it():
+    # |f'| is 5 where x + y > 1.2, a corner of the box that the ball of radius 0.8 does not reach
+    network = from_layers([(np.ones((1, 2)), np.array([-1.2])), np.array([[5.0]])], "relu")
+    centre = np.zeros(2)
+    assert lipschitz_bound(network, box=Box(centre - 0.8, centre + 0.8)).lower > 7.0
+    assert lipschitz_bound(network, box=Ball(centre, 0.8)).lower == 0.0
+    assert lipschitz_bound(network, box=Ball(centre, 0.9)).lower > 7.0  # 0.9 * sqrt(2) > 1.2
+    block = blocks()  # no chain of plain layers: the graph is searched
+    reach = attack_network(block, box=Ball(centre, 0.8)), attack_network(block, box=Ball(centre, 1))
+    assert reach == pytest.approx((1.0, 11.0))
+
+
+def blocks():
+    """Return x + (5, 5) relu(x + y - 1.2): a Jacobian of norm 11 behind the kink, 1 before it."""
+    builder = Builder("float64")
+    x = builder.input((1, 2))
+    z = builder.dense(x, np.ones((1, 2)), np.array([-1.2]), keys=("v", "c"))
+    z = builder.activation(z, activations.get("relu"))
+    z = builder.dense(z, np.full((2, 1), 5.0), np.zeros(2), keys=("w", "b"))
+    return builder.finish([builder.emit(Add(), [x, z], {})])
+
+
+def test_several_samples_at_once_are_refused():
+    network, x = net(), np.zeros((3, 2))
+    for region in (Box.around(x, 0.1), Ball(x, 0.1), [Ball(x, 0.1)]):
+        with pytest.raises(InputError, match=r"\(3, 2\).* one box at a time.* each sample"):
+            lipschitz_bound(network, box=region)
+    one = lipschitz_bound(network, box=Ball(x[:1], np.array([0.1])))
+    assert one.upper == lipschitz_bound(network, box=[Ball(x[0], 0.1)]).upper
 
 
 def test_refusals():

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tangency.verify.lipschitz.lipsdp import HIDDEN_LIMIT, SOLVERS, lipsdp_witne
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.product import product_bound
 from tangency.verify.result import LipschitzBound
+from tangency.verify.sets import Box
 
 __all__ = ["bound_chain"]
 
@@ -204,7 +204,7 @@ def _in_boxes(chain: Chain, norm: str, output: str, seed: int) -> float | None:
     """Return the best lower bound that the search inside a box finds, for boxes of three sizes."""
     n = chain.sizes[0]
     found = [
-        attack_box(chain, SimpleNamespace(lower=-r, upper=r), norm=norm, output=output, seed=seed)
+        attack_box(chain, Box(-r, r), norm=norm, output=output, seed=seed)
         for r in (np.full(n, 10.0**k) for k in (0, 1, 2))
     ]
     return max((value for value in found if value is not None), default=None)

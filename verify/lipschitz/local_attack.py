@@ -20,8 +20,9 @@ import numpy as np
 from tangency.verify.certificate.layers import GroupSort, Residual
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.chain.chain import Chain
+from tangency.verify.sets import Ball, Region
 
-__all__ = ["attack_box"]
+__all__ = ["attack_box", "drawn_in"]
 
 _POINTS = 64
 _DRAWN = 1024  # points that those are chosen from
@@ -31,16 +32,16 @@ _POWER = 3  # steps of the power method for each step of the point
 
 
 def attack_box(
-    chain: Chain, box: Any, *, norm: str = "2", output: str = "2", seed: int = 0
+    chain: Chain, box: Region, *, norm: str = "2", output: str = "2", seed: int = 0
 ) -> float | None:
-    """Return a lower bound of the constant of a chain on a box.
+    """Return a lower bound of the constant of a chain on a box or a ball.
 
     Parameters
     ----------
     chain : Chain
         With a function for each activation but GroupSort; weights are taken at their midpoints.
-    box : Box
-        Of as many entries as the chain has inputs.
+    box : Box or Ball
+        One, of as many entries as the chain has inputs.
     norm : {"2", "1", "inf"}
         Of the input.
     output : {"2", "1", "inf"} or "margin:i,j"
@@ -67,16 +68,34 @@ def attack_box(
     ):
         return None
     with np.errstate(all="ignore"):
-        search = _Search(chain, box.lower.reshape(-1), box.upper.reshape(-1), norm, output)
+        search = _Search(chain, box, norm, output)
         best = search.run(np.random.default_rng(seed)) * (1.0 - 1e-12)
     return best if math.isfinite(best) else 0.0
+
+
+def drawn_in(region: Region | None, x: Array) -> Array:
+    """Return points of the box around a region, ``(N, n)``, drawn into it towards its centre.
+
+    Examples
+    --------
+    >>> drawn_in(Ball(np.zeros(2), 1.0), np.array([[3.0, 4.0], [0.1, 0.0]])).round(6)
+    array([[0.6, 0.8],
+           [0.1, 0. ]])
+    """
+    if not isinstance(region, Ball):
+        return x
+    centre = region.center.reshape(-1)
+    size = np.linalg.norm(x - centre, ord=region.norm, axis=1, keepdims=True)
+    share = np.asarray(region.eps).reshape(-1) * (1.0 - 1e-9) / np.maximum(size, 1e-300)
+    return np.where(share < 1.0, centre + share * (x - centre), x)
 
 
 class _Search:
     """A population of points and directions."""
 
-    def __init__(self, chain: Chain, low: Array, high: Array, norm: str, output: str) -> None:
-        self.chain, self.low, self.high = chain, low, high
+    def __init__(self, chain: Chain, region: Region, norm: str, output: str) -> None:
+        self.chain, self.region, box = chain, region, region.interval
+        self.low, self.high = box.lower.reshape(-1), box.upper.reshape(-1)
         self.weights = [w.midpoint for w in chain.weights]
         self.biases = [
             np.zeros(w.shape[0]) if b is None else b
@@ -105,6 +124,7 @@ class _Search:
         x[1::4] = (x[1::4] - self.low - width / 2) * near + self.low + width / 2
         x[::4] = np.where(rng.random(x[::4].shape) < 0.5, low[::4], high[::4])  # corners
         x = np.where(low <= high, np.clip(x, low, high), (self.low + self.high) / 2)
+        x = drawn_in(self.region, x)
         v = _ball(rng.standard_normal(x.shape), self.norm)
         chosen = np.argsort(-self.values(x, v, _POWER)[0], kind="stable")[:_POINTS]
         x, v, low, high = x[chosen], v[chosen], low[chosen], high[chosen]
@@ -116,6 +136,7 @@ class _Search:
             move = np.where(kind < 0.7, np.sign(gradient), rng.uniform(-1, 1, x.shape))
             trial = x + reach * width * move
             trial = np.where(low <= high, np.clip(trial, low, high), x)
+            trial = drawn_in(self.region, trial)
             found = self.values(trial, v, _POWER)
             better = found[0] > value
             value = np.where(better, found[0], value)

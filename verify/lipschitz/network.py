@@ -14,7 +14,7 @@ from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.result import LipschitzBound
 
 if TYPE_CHECKING:
-    from tangency.verify.bounds import Box
+    from tangency.verify.sets import Region
 
 __all__ = ["lipschitz_bound"]
 
@@ -22,7 +22,7 @@ __all__ = ["lipschitz_bound"]
 def lipschitz_bound(
     network: Network,
     *,
-    box: Box | None = None,
+    box: Region | None = None,
     method: str = "lipsdp",
     norm: Any = 2,
     solver: str = "engine",
@@ -39,9 +39,9 @@ def lipschitz_bound(
         pooling between them; sums of branches, as in residual blocks, where `blocks` takes them.
         Affine layers are unrolled to matrices; a convolutional network too large for that is
         bounded frequency by frequency in l2, see :func:`tangency.verify.lipschitz.conv.conv_bound`.
-    box : Box, optional
-        Bound the constant on this box alone: for all pairs x and y inside it, of no others. The
-        slopes are those that interval bounds leave possible there; see
+    box : Box or Ball, optional
+        Bound the constant on this set alone: for all pairs x and y inside it, of no others. The
+        slopes are those that interval bounds leave possible on it, or the box around it; see
         :func:`tangency.verify.lipschitz.local.local_bound`.
     method : {"lipsdp", "eclipse_fast", "product"}
         LipSDP-Neuron [1]_ for slope-restricted activations and the quadratic constraint of [2]_

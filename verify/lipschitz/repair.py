@@ -22,6 +22,7 @@ from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.engine.assemble import Assembly
 from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.recursion import eliminate
+from tangency.verify.lipschitz.spectra import top_eigenvalue
 
 __all__ = ["Found", "prove", "prove_rows", "repair"]
 
@@ -201,7 +202,7 @@ def _through(layer: Layer, given: Array, storage: Array, loosening: float) -> tu
     done = eliminate(layer, layer.expand(strength), storage)
     if done is None:
         root = 1.0 / np.sqrt(layer.expand(strength))
-        ratio = float(np.linalg.eigvalsh(root[:, None] * inner * root)[-1]) / 2
+        ratio = top_eigenvalue(root[:, None] * inner * root, rtol=1e-12) / 2
         if not math.isfinite(ratio):
             raise NotProvedError("the multipliers exceed the range of float64")
         strength = strength * max(1.0, ratio) * (1.0 + 10 * max(loosening, 1e-9))

@@ -178,6 +178,8 @@ def _search(
         return None
     entered = time.perf_counter()
     assembly = assemble(weights, chain.activations, exponents)
+    if assembly is None:
+        return None
     objective = Objective(assembly.layers, assembly.last, norm=norm, output=output)
     begun: Begun | None = None
     keep: Keep | None = None
