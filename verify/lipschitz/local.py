@@ -164,9 +164,7 @@ def attained(
     if lower is None:
         from tangency.verify.lipschitz.network_attack import attack_network
 
-        lower = attack_network(
-            network, norm=found.norm, output=found.output, box=region, seed=seed
-        )
+        lower = attack_network(network, norm=found.norm, output=found.output, box=region, seed=seed)
     return lower
 
 
