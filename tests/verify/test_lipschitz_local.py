@@ -28,6 +28,7 @@ from tangency.verify.certificate.claim import Region
 from tangency.verify.certificate.file import pack, unpack
 from tangency.verify.chain.networks import local_chain
 from tangency.verify.checking import certificate_of
+from tangency.verify.lipschitz import repair
 from tangency.verify.lipschitz.local import local_bound
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.network_attack import attack_network
@@ -309,6 +310,48 @@ def test_slopes_beyond_the_range_of_float64_leave_the_product(seed):
     x, y = (box.lower + 5.14 * rng.random((500, sizes[0])) for _ in range(2))
     quotients = np.linalg.norm(values(network, x) - values(network, y), axis=1)
     assert (quotients <= found.upper * np.abs(x - y).sum(axis=1)).all()
+
+
+CANCEL = [
+    ([[1.0, 1.0], [0.0, 1.0]], [[1.0, -1.0]]),  # f = x
+    ([[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]], [[3.0, -3.0]]),  # f = 3 x
+    ([[1.0, 1.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [[1.0, -1.0, -2.0 + 1e-7]]),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), CANCEL)
+def test_inputs_whose_effects_cancel_cost_nothing_in_linf(first, second, tmp_path):
+    first, second = np.array(first), np.array(second)
+    n = first.shape[1]
+    network = from_layers([first, second], "relu")  # linear on the box
+    true = float(np.abs(second @ first).sum())
+    found = lipschitz_bound(network, box=Box(np.ones(n), np.full(n, 2.0)), norm="inf")
+    assert true <= found.lipsdp <= true * (1.0 + found.gap + 1e-9)
+    assert found.upper <= true * (1.0 + 1e-5)
+    write_certificate(tmp_path / "cancel.cert", found, network)
+    assert check(read_certificate(tmp_path / "cancel.cert"), network).holds
+
+
+@pytest.mark.parametrize("output", [2, 1, "inf", ("margin", 0, 1)])
+def test_linf_is_no_more_than_the_root_of_the_inputs_times_l2(output):
+    rng = np.random.default_rng(3)
+    for size in (0.02, 0.5, 3.0):
+        network = net("relu", int(rng.integers(99)), (3, 6, 6, 3))
+        box = Box(np.full(3, -size), np.full(3, size))
+        linf, l2 = (lipschitz_bound(network, box=box, norm=p, output=output) for p in ("inf", 2))
+        assert linf.upper <= np.sqrt(3.0) * l2.upper * (1.0 + 1e-6)
+
+
+@pytest.mark.parametrize("output", [2, "inf"])
+def test_the_gap_holds_what_the_proof_adds(output, monkeypatch):
+    network = from_layers([np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([[1.0, -1.0]])], "relu")
+    box = Box(np.ones(2), np.full(2, 2.0))  # f = 2 x
+    monkeypatch.setattr(repair, "_LOOSENINGS", (1e-2, 1e-2))
+    for norm, true in (("inf", 2.0), (2, 2.0)):
+        found = lipschitz_bound(network, box=box, norm=norm, output=output)
+        if found.gap is not None:
+            assert true * (1.0 + 1e-3) <= found.lipsdp <= true * (1.0 + found.gap + 1e-9)
+    assert lipschitz_bound(network, box=box, norm="inf").gap is not None
 
 
 @pytest.mark.parametrize("norm", [1, 2])

@@ -174,10 +174,27 @@ def _head(found: Found, value: Array, loosening: float) -> tuple[float, tuple[Ar
     if found.norm == "1":
         return float(np.diagonal(value).max()), (value,)
     assert found.head is not None
-    root = 1.0 / np.sqrt(found.head)
-    ratio = float(np.linalg.eigvalsh(root[:, None] * value * root)[-1])
-    head = found.head * (ratio * (1.0 + loosening))
+    head = _diagonal_above(value, found.head)
+    # The mean: an entry near zero, of an input whose effect cancels, has room for rounding too.
+    head = head + loosening * (head + head.mean())
     return float(head.sum()) * (1.0 + 1e-14 * head.size), (head,)
+
+
+def _diagonal_above(value: Array, guess: Array) -> Array:
+    """Return d of the least sum found for which diag(d) lies above a symmetric matrix.
+
+    The guess is scaled, which keeps its proportions, or raised by one number, which leaves an entry
+    near zero near zero, whatever it lacks relative to its size. All entries alike are the third
+    choice: the l-infinity bound is then sqrt(n) times that of l2.
+    """
+    choices = [np.full_like(guess, float(np.linalg.eigvalsh(value)[-1]))]
+    root = 1.0 / np.sqrt(guess)
+    relative = root[:, None] * value * root
+    if np.isfinite(relative).all():
+        choices.append(guess * float(np.linalg.eigvalsh(relative)[-1]))
+        lacking = float(np.linalg.eigvalsh(value - np.diag(guess))[-1])
+        choices.append(guess + max(lacking, 0.0))
+    return min(choices, key=lambda d: float(d.sum()))
 
 
 def _loosened(value: Array, loosening: float) -> Array:

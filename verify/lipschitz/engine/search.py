@@ -1,5 +1,6 @@
 """The engine on a chain: one search for each output asked for, then the proof."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 from tangency.verify.lipschitz.engine.objective import Objective
 from tangency.verify.lipschitz.engine.solve import FIRST, Keep, Solution, minimise
 from tangency.verify.lipschitz.engine.threads import one_thread
-from tangency.verify.lipschitz.engine.trace import Progress, Trace
+from tangency.verify.lipschitz.engine.trace import Progress, Trace, as_bound
 from tangency.verify.lipschitz.repair import Found, prove, prove_rows
 from tangency.verify.lipschitz.scaling import norm_exponents, reduced
 
@@ -33,7 +34,8 @@ class EngineResult:
     witness : ChainWitness
         Checked; its bound is the result.
     gap : float
-        An estimate, not proved, of how far the bound lies above the optimum, relative.
+        An estimate, not proved, of how far the bound lies above the optimum, relative: what the
+        search left, and what the proof added.
     finished : bool
         Whether the search ended by itself.
     steps : int
@@ -114,6 +116,7 @@ def engine_bound(
     found: list[Found | None] = []
     tail: tuple[Array, ...] = ()
     solutions: list[Solution] = []
+    optima = [0.0]  # as estimated
     with one_thread(max(max(w.shape) for w in weights[1:] or weights)):
         for i, last in enumerate(lasts):
             left = None
@@ -131,9 +134,10 @@ def engine_bound(
             if one is None:
                 found.append(None)
                 continue
-            solutions.append(one[1])
-            found.append(one[0])
-            tail = one[2]
+            part, solution, tail, searched = one
+            solutions.append(solution)
+            found.append(part)
+            optima.append(searched / (1.0 + solution.gap))
         usable = [f for f in found if f is not None]
         if not usable:
             return None
@@ -146,7 +150,7 @@ def engine_bound(
         return None
     return EngineResult(
         witness,
-        max(s.gap for s in solutions),
+        max(witness.bound / max(optima) - 1.0, 0.0) if max(optima) > 0.0 else math.inf,
         all(s.finished for s in solutions),
         sum(s.steps for s in solutions),
         time.perf_counter() - begin,
@@ -172,8 +176,8 @@ def _search(
     norm: str,
     output: str,
     options: _Options,
-) -> tuple[Found, Solution, tuple[Array, ...]] | None:
-    """Search for one output; return what a proof needs."""
+) -> tuple[Found, Solution, tuple[Array, ...], float] | None:
+    """Search for one output; return what a proof needs, and the bound that was found."""
     if not weights[-1].any():
         return None
     entered = time.perf_counter()
@@ -216,13 +220,14 @@ def _search(
     if solution is None:
         return None
     best = begun.better(solution.theta, solution.square)
+    searched = as_bound(min(solution.square, begun.edge_square), scale)
     last, tail = assembly.last, ()
     if output == "1":
         nu = (1.0 + 1e-14 * last.shape[0]) / objective.shares(best)
         last, tail = np.sqrt(nu)[:, None] * last, (nu,)  # type: ignore[assignment]
     strengths = [np.exp(best[part]) for part in objective.parts[1:-1]]
     head = np.exp(best[objective.parts[0]]) if norm == "inf" else None
-    return Found(assembly, strengths, last, norm, head), solution, tail
+    return Found(assembly, strengths, last, norm, head), solution, tail, searched
 
 
 def _residual(chain: Chain) -> bool:

@@ -5,10 +5,18 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["Progress", "Trace"]
+__all__ = ["Progress", "Trace", "as_bound"]
 
 #: Called with a bound, not yet proved, and the seconds so far.
 Progress: TypeAlias = Callable[[float, float], None]
+
+
+def as_bound(square: float, scale: int) -> float:
+    """Return the bound of a square in the scale of an assembly."""
+    try:
+        return math.ldexp(math.sqrt(square), scale)
+    except OverflowError:
+        return math.inf
 
 
 class Trace:
@@ -30,10 +38,7 @@ class Trace:
 
     def add(self, square: float, scale: int) -> None:
         """Note a square in the scale of an assembly, and tell the caller."""
-        try:
-            bound = math.ldexp(math.sqrt(square), scale)
-        except OverflowError:
-            bound = math.inf
+        bound = as_bound(square, scale)
         self._last, seconds = bound, time.perf_counter() - self.begin
         if self.left == 1:  # before, the outputs that are still to come have no bound
             self.passed.append((seconds, max(bound, self._largest)))
