@@ -143,7 +143,7 @@ def test_a_single_maxmin_layer_is_one():
 )
 def test_published_networks(name, ceiling, plain, activations):
     chain = Chain.from_matrices(maxmin(name), activations)
-    found = engine_bound(chain, rtol=1e-3)
+    found = engine_bound(chain, rtol=1e-4)
     assert found is not None
     assert sampled(chain, count=200) <= found.witness.bound <= ceiling * (1 + 2e-4)
     assert found.witness.bound < plain
