@@ -13,6 +13,7 @@ References
 """
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from tangency.verify.certificate.layers import GroupSort, Residual
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.chain.chain import Chain
+from tangency.verify.lipschitz.clock import Clock, TimeUp
 from tangency.verify.sets import Ball, Region
 
 __all__ = ["attack_box", "drawn_in"]
@@ -32,7 +34,13 @@ _POWER = 3  # steps of the power method for each step of the point
 
 
 def attack_box(
-    chain: Chain, box: Region, *, norm: str = "2", output: str = "2", seed: int = 0
+    chain: Chain,
+    box: Region,
+    *,
+    norm: str = "2",
+    output: str = "2",
+    seed: int = 0,
+    clock: Clock | None = None,
 ) -> float | None:
     """Return a lower bound of the constant of a chain on a box or a ball.
 
@@ -47,7 +55,9 @@ def attack_box(
     output : {"2", "1", "inf"} or "margin:i,j"
         Of the output.
     seed : int
-        The search is deterministic.
+        The search is deterministic but for its end by time.
+    clock : Clock, optional
+        Looked at before each step of the power method.
 
     Returns
     -------
@@ -68,8 +78,10 @@ def attack_box(
     ):
         return None
     with np.errstate(all="ignore"):
-        search = _Search(chain, box, norm, output)
-        best = search.run(np.random.default_rng(seed)) * (1.0 - 1e-12)
+        search = _Search(chain, box, norm, output, Clock(None) if clock is None else clock)
+        with suppress(TimeUp):
+            search.run(np.random.default_rng(seed))
+        best = search.best * (1.0 - 1e-12)
     return best if math.isfinite(best) else 0.0
 
 
@@ -93,7 +105,8 @@ def drawn_in(region: Region | None, x: Array) -> Array:
 class _Search:
     """A population of points and directions."""
 
-    def __init__(self, chain: Chain, region: Region, norm: str, output: str) -> None:
+    def __init__(self, chain: Chain, region: Region, norm: str, output: str, clock: Clock) -> None:
+        self.clock, self.best = clock, 0.0
         self.chain, self.region, box = chain, region, region.interval
         self.low, self.high = box.lower.reshape(-1), box.upper.reshape(-1)
         self.weights = [w.midpoint for w in chain.weights]
@@ -109,8 +122,8 @@ class _Search:
             self.biases[-1] = np.zeros(1)
             self.output = "2"
 
-    def run(self, rng: np.random.Generator) -> float:
-        """Return the best norm found."""
+    def run(self, rng: np.random.Generator) -> None:
+        """Search; the best norm found is `best`, at any time."""
         size = sum(w.size for w in self.weights)
         steps = int(np.clip(_WORK / (_POINTS * size * (2 * _POWER + 5)), *_STEPS))
         width = self.high - self.low
@@ -146,7 +159,7 @@ class _Search:
             reach = np.where(better[:, None], np.minimum(2 * reach, 0.5), reach * 0.6)
             if step % 15 == 14:
                 reach = np.maximum(reach, 10.0 ** rng.uniform(-4, -0.5, reach.shape))
-        return float(self.values(x, v, 20)[0].max())
+        self.values(x, v, 20)
 
     def values(
         self, x: Array, v: Array, count: int
@@ -169,11 +182,13 @@ class _Search:
         best = np.full(len(v), -np.inf)
         best_u, best_v = np.zeros((len(v), self.weights[-1].shape[0])), v
         for step in range(count + 1):
+            self.clock.check()
             forward = self.push(v, slopes)
             size = np.nan_to_num(_norm(forward, self.output), nan=0.0, posinf=0.0)
             u = _dual(forward, self.output)
             better = (size > best)[:, None]
             best = np.maximum(size, best)
+            self.best = max(self.best, float(best.max()))
             best_u, best_v = np.where(better, u, best_u), np.where(better, v, best_v)
             if step < count:
                 v = _ball(self.pull(u, slopes), self.norm)

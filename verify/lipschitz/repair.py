@@ -24,9 +24,10 @@ from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.recursion import eliminate
 from tangency.verify.lipschitz.spectra import top_eigenvalue
 
-__all__ = ["Found", "prove", "prove_rows", "repair"]
+__all__ = ["Found", "proof_operations", "prove", "prove_rows", "repair"]
 
 _LOOSENINGS = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+_ENTRY, _TRIES = 1000.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,32 @@ def prove_rows(chain: Chain, rows: Sequence[Found]) -> ChainWitness | None:
             continue
         return witness
     return None
+
+
+def proof_operations(chain: Chain) -> float:
+    """Return about how many operations of the BLAS the proof of one bound takes.
+
+    Entry by entry the rounding of an (n, n) inequality costs as much as `_ENTRY` operations each;
+    one loosening in two suffices.
+    """
+    total = 0.0
+    for activation, weight in zip(chain.activations, chain.weights, strict=False):
+        n, p = weight.shape
+        m = n  # of these, free
+        if isinstance(activation, Slopes):
+            lower, upper = activation.arrays(n)
+            m = int((lower != upper).sum())
+            plain = m == n and not (lower * upper).any()
+        else:
+            plain = False
+        side = float(m + p)
+        swept = m**3 / 3.0 + m**2 * p + 2.0 * m * p**2 + m**3
+        checked = side**3 / 3.0 + _ENTRY * side**2
+        if not plain:  # products of intervals, twice two operations an entry
+            checked += 4.0 * (n * n * p + n * p * p + n * n * m + n * m * m + n * m * p)
+        total += swept + checked
+    n, p = chain.weights[-1].shape
+    return _TRIES * (total + 4.0 * n * p * p + p**3 / 3.0 + _ENTRY * p**2)
 
 
 def repair(

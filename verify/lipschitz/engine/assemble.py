@@ -1,7 +1,7 @@
 """From a chain to the engine's layers: bases, scales and a starting point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,6 +67,7 @@ def assemble(
     weights: Sequence[Array],
     activations: Sequence[Activation],
     exponents: Sequence[int],
+    check: Callable[[], None] = lambda: None,
 ) -> Assembly | None:
     """Return the engine's form of a chain of plain matrices already divided by 2**exponents.
 
@@ -76,6 +77,8 @@ def assemble(
     activations : sequence of l - 1 Activation
     exponents : sequence of int
         The engine changes them further.
+    check : callable
+        Called before each layer: what it raises ends the work.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def assemble(
     last = weights[-1] if basis is None else weights[-1] @ basis
     fixed = [isinstance(a, Residual) for a in activations]
     with np.errstate(all="ignore"):
-        return _started(layers, last, list(exponents), bases, fixed)
+        return _started(layers, last, list(exponents), bases, fixed, check)
 
 
 def _layer(weight: Array, activation: Activation) -> tuple[Layer, Array | None]:
@@ -161,6 +164,7 @@ def _started(
     exponents: list[int],
     bases: list[Array | None],
     fixed: Sequence[bool],
+    check: Callable[[], None],
 ) -> Assembly | None:
     """Choose multipliers by the closed form and scales that make every storage of order one."""
     shift = _exponent(last)
@@ -169,6 +173,7 @@ def _started(
     storage = last.T @ last
     start: list[Array] = []
     for k in range(len(layers) - 1, -1, -1):
+        check()
         layer, shift = layers[k], 0
         if not fixed[k]:  # slopes of 1e200 would square to infinity before they are divided out
             shift = _steepest(layer)

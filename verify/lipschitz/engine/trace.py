@@ -1,9 +1,10 @@
 """The bounds that a search passes: for whoever waits, and for the picture."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import TypeAlias
+
+from tangency.verify.lipschitz.clock import now
 
 __all__ = ["Progress", "Trace", "as_bound"]
 
@@ -26,7 +27,7 @@ class Trace:
     ----------
     progress : callable or None
     begin : float
-        What the clock `time.perf_counter` showed at the beginning.
+        What the clock showed at the beginning.
     searches : int
         One for each output that is bounded by itself.
     """
@@ -39,7 +40,7 @@ class Trace:
     def add(self, square: float, scale: int) -> None:
         """Note a square in the scale of an assembly, and tell the caller."""
         bound = as_bound(square, scale)
-        self._last, seconds = bound, time.perf_counter() - self.begin
+        self._last, seconds = bound, now() - self.begin
         if self.left == 1:  # before, the outputs that are still to come have no bound
             self.passed.append((seconds, max(bound, self._largest)))
         if self.progress is not None:
