@@ -29,7 +29,7 @@ __all__ = ["scale_exponent", "spectral_norm_bound"]
 _DENSE, _LANCZOS = 160, 200  # rows up to which all eigenvalues cost nothing, and steps beyond
 
 
-def spectral_norm_bound(matrix: Any, radius: Any = None) -> float:
+def spectral_norm_bound(matrix: Any, radius: Any = None, *, crude: bool = False) -> float:
     """Return a number that the spectral norm of no matrix of the enclosure exceeds.
 
     Parameters
@@ -37,6 +37,8 @@ def spectral_norm_bound(matrix: Any, radius: Any = None) -> float:
     matrix : (m, n) array, or Matrix
     radius : (m, n) array, optional
         Componentwise, nonnegative. Its share of the bound is sqrt(|R|_1 |R|_inf).
+    crude : bool
+        The same of the matrix itself, or its Frobenius norm, at the cost of reading it twice.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def spectral_norm_bound(matrix: Any, radius: Any = None) -> float:
     given = Matrix.of(matrix if radius is None else Matrix(np.asarray(matrix), np.asarray(radius)))
     exponent = scale_exponent(given.midpoint)
     scaled = given.scaled(-exponent)
-    bound = _exact_norm(scaled.midpoint)
+    bound = _exact_norm(scaled.midpoint, crude)
     if scaled.radius is not None:
         bound = add_up(bound, _crude_norm(scaled.radius))
     if bound == 0.0:
@@ -85,12 +87,12 @@ def scale_exponent(values: Array) -> int:
     return math.frexp(largest)[1]
 
 
-def _exact_norm(values: Array) -> float:
+def _exact_norm(values: Array, crude: bool) -> float:
     """Bound the norm of an exact matrix with entries of order one."""
     if not values.any():
         return 0.0
     fallback = min(_crude_norm(values), _frobenius_norm(values))
-    if min(values.shape) == 1:
+    if crude or min(values.shape) == 1:
         return fallback
     thin = Matrix(values if values.shape[0] <= values.shape[1] else values.T)
     gram = product(thin, thin.transpose).mirrored()

@@ -126,7 +126,8 @@ def bound_chain(
         raise UnsupportedError(
             f"{what} bounds l2 to l2 of slopes and GroupSort; use solver='engine', method='lipsdp'"
         )
-    product = product_bound(chain, norm=source, output=target)
+    allowed = None if time_limit is None else SHARE * time_limit + GRACE / 3.0
+    product = product_bound(chain, norm=source, output=target, seconds=allowed)
     witness: ChainWitness | None = None
     gap, finished = None, True
     spent = 0.0  # on the search
