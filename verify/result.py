@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tangency.models.errors import InputError
+from tangency.models.errors import InputError, NotProvedError
 from tangency.verify.certificate.outputs import Method
 from tangency.verify.certificate.source import Source
 from tangency.verify.certificate.witness import ChainWitness
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
-__all__ = ["Bounds", "LipschitzBound", "Robustness", "Statement"]
+__all__ = ["Bounds", "LipschitzBound", "Robustness", "Statement", "consistent"]
 
 Array = Any
 Pair = tuple[Array, Array]
@@ -307,6 +307,19 @@ class Robustness:
         where = f"{radius_label(self.norm)} {self.eps:g}"
         axes.set_title(f"{self.samples} samples, {where} ({self.method})")
         return figure
+
+
+def consistent(lower: float | None, upper: float) -> float | None:
+    """Return a lower bound that a search attained, no more than the proved upper one.
+
+    Raises
+    ------
+    NotProvedError
+        If it contradicts the upper bound by more than the search's own rounding errors.
+    """
+    if lower is not None and lower > upper * (1.0 + 1e-9) + 1e-320:
+        raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
+    return None if lower is None else min(lower, upper)
 
 
 @dataclass(frozen=True, eq=False)
