@@ -29,6 +29,7 @@ __all__ = ["scale_exponent", "spectral_norm_bound"]
 _DENSE, _LANCZOS = 160, 200  # rows up to which all eigenvalues cost nothing, and steps beyond
 
 
+@np.errstate(all="ignore")  # what underflows is accounted for, what overflows is refused
 def spectral_norm_bound(matrix: Any, radius: Any = None, *, crude: bool = False) -> float:
     """Return a number that the spectral norm of no matrix of the enclosure exceeds.
 
