@@ -190,7 +190,12 @@ def _mark(record: "Activation", place: float) -> tuple[float, float, float, floa
 def _arcs(
     record: "Activation", pieces: Pieces, corners: list[bool], tails: bool
 ) -> tuple[Arc, ...]:
-    middles = pieces.points.midpoint.tolist()
+    P, ends = pieces.points, record.domain
+    # What is open next to an end of the domain, where the slope has no bound, is that end.
+    middles = [
+        next((end for end in ends if a <= end <= b), m)
+        for a, b, m in zip(P.lower.tolist(), P.upper.tolist(), P.midpoint.tolist(), strict=True)
+    ]
     low, high = record.domain if tails else pieces.core
     edges = [low, *middles, high]
     spans: list[list[float]] = []
