@@ -475,7 +475,7 @@ def test_the_samples_see_a_false_claim(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_mutants_are_refused_or_true(kind, count):
     outcomes = Counter()
     for seed in range(count):

@@ -288,7 +288,7 @@ def test_random_formulas_against_exact_chords(first):
     assert sum(finite) >= 25  # an infinite slope proves nothing
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("first", range(1000, 3000, 100))
 def test_many_random_formulas_against_exact_chords(first):
     for seed in range(first, first + 100):
