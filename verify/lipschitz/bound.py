@@ -23,7 +23,7 @@ from tangency.verify.lipschitz.product import product_bound
 from tangency.verify.result import LipschitzBound, consistent
 from tangency.verify.sets import Box
 
-__all__ = ["bound_chain"]
+__all__ = ["attack_clock", "bound_chain"]
 
 _METHODS = ("lipsdp", "eclipse_fast", "product")
 _NORMS = ("2", "1", "inf")
@@ -170,12 +170,7 @@ def bound_chain(
     name = target if not margin else f"margin:{margin[0]},{margin[1]}"
     lower = None
     if attack and plain:
-        clock = Clock(None)
-        if time_limit is not None:
-            left = (1.0 + OVER / 2.0) * time_limit + GRACE / 2.0 - (now() - start)
-            share = max(SHARE * spent, SHARE * time_limit if not spent else 0.1 * time_limit)
-            clock = Clock(max(min(share, left), 0.05))
-            clock.found()
+        clock = attack_clock(time_limit, now() - start, spent)
         try:
             if euclidean and is_small(chain):
                 lower = search(chain, seed=seed, clock=clock)
@@ -222,6 +217,25 @@ def _output(given: Any, outputs: int) -> tuple[str, tuple[int, ...]]:
 def _engine_share(time_limit: float, spent: float) -> float:
     """Return the seconds that the product before and the attack to come leave the engine."""
     return max(time_limit - spent, 0.0) / (1.0 + SHARE / 2.0)
+
+
+def attack_clock(time_limit: float | None, elapsed: float, searched: float) -> Clock:
+    """Return the clock of the search for a lower bound, within the limit of all.
+
+    Parameters
+    ----------
+    time_limit : float or None
+        Seconds of all.
+    elapsed, searched : float
+        Seconds that have gone, and those of them that were the search for the upper bound.
+    """
+    if time_limit is None:
+        return Clock(None)
+    left = (1.0 + OVER / 2.0) * time_limit + GRACE / 2.0 - elapsed
+    share = max(SHARE * searched, (0.1 if searched else SHARE) * time_limit)
+    clock = Clock(max(min(share, left), 0.05))
+    clock.found()
+    return clock
 
 
 def _in_boxes(chain: Chain, norm: str, output: str, seed: int, clock: Clock) -> float | None:

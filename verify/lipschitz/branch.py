@@ -27,6 +27,7 @@ from tangency.verify.certificate.layers import Residual, Slopes
 from tangency.verify.chain.chain import Chain
 from tangency.verify.chain.networks import local_chain
 from tangency.verify.chain.unroll import Unrolled
+from tangency.verify.lipschitz.bound import attack_clock
 from tangency.verify.lipschitz.local import attained, bound_leaf
 from tangency.verify.lipschitz.local_result import LocalBound, Piece, as_local
 from tangency.verify.sets import Box, Region, box_around
@@ -95,7 +96,10 @@ def branch_and_bound(
     box = box_around(region)
     chain = local_chain(network, box, unrolled=unrolled)
     whole = bound_leaf(chain, options | {"time_limit": time_limit if limited else None})
-    lower = attained(network, chain, region, whole, seed) if attack else None
+    lower = None
+    if attack:
+        clock = attack_clock(time_limit, time.perf_counter() - start, whole.seconds)
+        lower = attained(network, chain, region, whole, seed, clock)
     order = itertools.count()
     root = _Cut(Piece(box, whole.upper, whole.witness), _is_linear(chain))
     pieces = [(-whole.upper, next(order), root)]

@@ -16,7 +16,6 @@ A ball is bounded on the box around it; the search for a lower bound stays insid
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,8 @@ from tangency.models.network import Network
 from tangency.verify.chain.chain import Chain
 from tangency.verify.chain.networks import local_chain
 from tangency.verify.chain.unroll import Unrolled, is_plain, unroll
-from tangency.verify.lipschitz.bound import bound_chain
+from tangency.verify.lipschitz.bound import attack_clock, bound_chain
+from tangency.verify.lipschitz.clock import Clock, now
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.local_result import LocalBound, as_local
 from tangency.verify.result import LipschitzBound
@@ -103,7 +103,7 @@ def local_bound(
     >>> round(local_bound(network, Ball(np.array([3.0]), 2.0)).upper, 6)
     2.0
     """
-    start = time.perf_counter()
+    start = now()
     region, box = _one(network, box)
     parts = unroll(network) if unrolled is None and is_plain(network) else unrolled
     options = {
@@ -130,8 +130,11 @@ def local_bound(
             max_boxes=max_boxes,
         )
     found = bound_leaf(chain, options | {"time_limit": time_limit, "rtol": rtol}, progress)
-    lower = attained(network, chain, region, found, seed) if attack else None
-    return as_local(found, box, lower, time.perf_counter() - start)
+    lower = None
+    if attack:
+        clock = attack_clock(time_limit, now() - start, found.seconds)
+        lower = attained(network, chain, region, found, seed, clock)
+    return as_local(found, box, lower, now() - start)
 
 
 def _one(network: Network, region: Region) -> tuple[Region, Box]:
@@ -157,10 +160,15 @@ def _one(network: Network, region: Region) -> tuple[Region, Box]:
 
 
 def attained(
-    network: Network, chain: Chain, region: Region, found: LipschitzBound, seed: int
+    network: Network,
+    chain: Chain,
+    region: Region,
+    found: LipschitzBound,
+    seed: int,
+    clock: Clock,
 ) -> float:
     """Return the lower bound that a search in a region finds: in the chain, or in the graph."""
-    lower = attack_box(chain, region, norm=found.norm, output=found.output, seed=seed)
+    lower = attack_box(chain, region, norm=found.norm, output=found.output, seed=seed, clock=clock)
     if lower is None:
         from tangency.verify.lipschitz.network_attack import attack_network
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from tangency.models.network import Network
 from tangency.verify.chain.networks import chain_of
 from tangency.verify.chain.unroll import TooLargeError
 from tangency.verify.lipschitz.bound import bound_chain
+from tangency.verify.lipschitz.clock import now
 from tangency.verify.result import LipschitzBound, consistent
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def lipschitz_bound(
         return local_bound(
             network, box, method=method, norm=norm, solver=solver, seed=seed, **options
         )
+    begin = now()
     try:
         chain = chain_of(network)
     except TooLargeError:
@@ -110,6 +111,9 @@ def lipschitz_bound(
             ) from None
         options.pop("output", None)
         return conv_bound(network, seed=seed, **_given(options))
+    limit = options.setdefault("time_limit", 60.0)
+    if limit is not None and limit > 0.0:  # less what the matrices took
+        options["time_limit"] = max(limit - (now() - begin), 1e-3 * limit)
     found = bound_chain(chain, method=method, norm=norm, solver=solver, seed=seed, **options)
     if found.lower is not None or not options.get("attack", True):
         return found
@@ -120,9 +124,9 @@ def _attacked(found: LipschitzBound, network: Network, seed: int) -> LipschitzBo
     """Return a bound with the lower bound that a search on the graph itself finds."""
     from tangency.verify.lipschitz.network_attack import attack_network
 
-    begin = time.perf_counter()
+    begin = now()
     lower = attack_network(network, norm=found.norm, output=found.output, seed=seed)
-    seconds = found.seconds + time.perf_counter() - begin
+    seconds = found.seconds + now() - begin
     return replace(found, lower=consistent(lower, found.upper), seconds=seconds)
 
 

@@ -109,7 +109,7 @@ def proof_operations(chain: Chain) -> float:
         if isinstance(activation, Slopes):
             lower, upper = activation.arrays(n)
             m = int((lower != upper).sum())
-            plain = m == n and not (lower * upper).any()
+            plain = m == n and not ((lower != 0.0) & (upper != 0.0)).any()
         else:
             plain = False
         side = float(m + p)

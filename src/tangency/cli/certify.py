@@ -84,7 +84,7 @@ class _Output(Converted):
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="For the search (of each sample, with --local); the best so far is proved.",
+    help="Of all: search, proof, attack (of each sample, with --local); the best so far is proved.",
 )
 @click.option(
     "--checkpoint",

@@ -164,7 +164,7 @@ def _started(
     exponents: list[int],
     bases: list[Array | None],
     fixed: Sequence[bool],
-    check: Callable[[], None],
+    check: Callable[[], None] = lambda: None,
 ) -> Assembly | None:
     """Choose multipliers by the closed form and scales that make every storage of order one."""
     shift = _exponent(last)
