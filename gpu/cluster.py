@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tangency.files import write
+from tangency.files import why, write
 from tangency.gpu.digests import compare, digest, is_there
 from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.gradients import Solution, solve
@@ -167,6 +167,7 @@ def run_manifest(
     client: Any = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    reuse: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Run ``job`` on every row of a manifest; rows with a result are left as they are.
 
@@ -184,6 +185,9 @@ def run_manifest(
         Rows at once, of those that run here: for jobs that are processes of their own.
     progress : callable, optional
         Called with (results there, rows) at first and after each job.
+    reuse : callable (row, result) -> result, optional
+        Called with every result that is there, before anything is run: raises for one that is not
+        its row's, or gives what to return for it.
 
     Returns
     -------
@@ -192,13 +196,12 @@ def run_manifest(
     Raises
     ------
     PlanError
-        For a manifest that cannot be read, a row without a unique name, a result that is none, or
-        threads below 1.
+        For a manifest that cannot be read, a row without a unique name, a result that is none, a
+        folder that cannot be made, or threads below 1.
     DeviceError
         Where the workers cannot load ``job``.
     """
     folder = Path(results)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         text = Path(manifest).read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -207,11 +210,20 @@ def run_manifest(
         raise PlanError(f"{manifest}: one JSON object a line is needed: {error}") from error
     if len(set(names)) != len(names) or any(not _is_name(name) for name in names):
         raise PlanError(f"{manifest}: every row needs a unique name of letters, digits and ._-")
-    paths = [str(folder / f"{name}.json") for name in names]
-    there = {path: _result(path) for path in paths if os.path.exists(path)}
-    missing = [(row, path) for row, path in zip(rows, paths, strict=True) if path not in there]
     if threads < 1:
         raise PlanError(f"threads = {threads}: at least 1")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"{folder}: no folder of results can be made: {why(error)}") from error
+    paths = [str(folder / f"{name}.json") for name in names]
+    there, missing = dict[str, dict[str, Any]](), []
+    for row, path in zip(rows, paths, strict=True):
+        if os.path.exists(path):
+            found = _result(path)
+            there[path] = found if reuse is None else reuse(row, found)
+        else:
+            missing.append((row, path))
     done = len(rows) - len(missing)
 
     def tell(_: Any = None) -> None:
