@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from tangency.files import write
+from tangency.files import why, write
+from tangency.gpu.digests import compare, digest, is_there
 from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.gradients import Solution, solve
+from tangency.gpu.journal import alone
 from tangency.gpu.stores import open_store
 from tangency.gpu.tiles import tile_slices
 
@@ -44,6 +46,9 @@ def gram_on_cluster(
 ) -> Any:
     """Fill a symmetric matrix on disk from every worker; a second call does what is missing.
 
+    The workers first compare the finished tiles with their checksums; those that are not there as
+    they were are computed again, with a warning.
+
     Parameters
     ----------
     client : dask.distributed.Client
@@ -65,8 +70,9 @@ def gram_on_cluster(
     Raises
     ------
     PlanError
-        For a path that is no .zarr, one of another matrix or of nobody knows which, or tiles that
-        nothing names.
+        For a path that is no .zarr, one of another matrix or of nobody knows which, tiles that
+        nothing names, a store that no longer holds any tile that was finished, or one that another
+        call fills.
     DeviceError
         Without Dask, or where the workers cannot load ``compute``.
     """
@@ -80,8 +86,27 @@ def gram_on_cluster(
             "nothing says which kernel and data the tiles are of: give what='...', their hash"
         )
     notes = path.with_suffix(".tiles")
-    name = notes / "what.json"
-    head = json.dumps({"n": n, "tile": tile, "dtype": np.dtype(dtype).name, "what": what})
+    with alone(notes):
+        name = notes / "what.json"
+        head = json.dumps({"n": n, "tile": tile, "dtype": np.dtype(dtype).name, "what": what})
+        _own(path, name, head, overwrite=overwrite)
+        store = open_store(path, (n, n), dtype, tile)
+        items = [
+            (here, there, str(notes / f"{here.start}-{there.start}"))
+            for here, there in tile_slices(n, n, tile, symmetric=True)
+        ]
+        noted = [item for item in items if os.path.exists(item[2])]
+        kept = {note for note in _run(client, _Kept(str(path)), noted) if note}
+        compare(notes, len(noted), len(noted) - len(kept))
+        missing = [item for item in items if item[2] not in kept]
+        for _ in _run(client, _Tile(compute, str(path), np.dtype(dtype).name), missing):
+            pass
+    return store
+
+
+def _own(path: Path, name: Path, head: str, *, overwrite: bool) -> None:
+    """Refuse a store that is another's or nobody's, or begin one."""
+    notes = name.parent
     if overwrite:
         for folder in (notes, path):  # the notes first: they say what is in the other
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,15 +124,6 @@ def gram_on_cluster(
         raise PlanError(f"{path} is there, and nothing says of what: overwrite=True begins anew")
     notes.mkdir(exist_ok=True)
     write(name, head)  # before the store: a kill between the two leaves no store without an owner
-    store = open_store(path, (n, n), dtype, tile)
-    items = [
-        (here, there, str(notes / f"{here.start}-{there.start}"))
-        for here, there in tile_slices(n, n, tile, symmetric=True)
-    ]
-    missing = [item for item in items if not os.path.exists(item[2])]
-    for _ in _run(client, _Tile(compute, str(path), np.dtype(dtype).name), missing):
-        pass
-    return store
 
 
 def ridge_on_cluster(
@@ -151,6 +167,7 @@ def run_manifest(
     client: Any = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    reuse: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Run ``job`` on every row of a manifest; rows with a result are left as they are.
 
@@ -168,6 +185,9 @@ def run_manifest(
         Rows at once, of those that run here: for jobs that are processes of their own.
     progress : callable, optional
         Called with (results there, rows) at first and after each job.
+    reuse : callable (row, result) -> result, optional
+        Called with every result that is there, before anything is run: raises for one that is not
+        its row's, or gives what to return for it.
 
     Returns
     -------
@@ -176,13 +196,12 @@ def run_manifest(
     Raises
     ------
     PlanError
-        For a manifest that cannot be read, a row without a unique name, a result that is none, or
-        threads below 1.
+        For a manifest that cannot be read, a row without a unique name, a result that is none, a
+        folder that cannot be made, or threads below 1.
     DeviceError
         Where the workers cannot load ``job``.
     """
     folder = Path(results)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         text = Path(manifest).read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -191,11 +210,20 @@ def run_manifest(
         raise PlanError(f"{manifest}: one JSON object a line is needed: {error}") from error
     if len(set(names)) != len(names) or any(not _is_name(name) for name in names):
         raise PlanError(f"{manifest}: every row needs a unique name of letters, digits and ._-")
-    paths = [str(folder / f"{name}.json") for name in names]
-    there = {path: _result(path) for path in paths if os.path.exists(path)}
-    missing = [(row, path) for row, path in zip(rows, paths, strict=True) if path not in there]
     if threads < 1:
         raise PlanError(f"threads = {threads}: at least 1")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"{folder}: no folder of results can be made: {why(error)}") from error
+    paths = [str(folder / f"{name}.json") for name in names]
+    there, missing = dict[str, dict[str, Any]](), []
+    for row, path in zip(rows, paths, strict=True):
+        if os.path.exists(path):
+            found = _result(path)
+            there[path] = found if reuse is None else reuse(row, found)
+        else:
+            missing.append((row, path))
     done = len(rows) - len(missing)
 
     def tell(_: Any = None) -> None:
@@ -225,7 +253,7 @@ def _result(path: str) -> dict[str, Any]:
 
 
 class _Tile:
-    """Compute a tile, write it and its mirror, then note that it is there."""
+    """Compute a tile, write it and its mirror, then note its checksum."""
 
     def __init__(self, compute: TileMaker, path: str, dtype: str) -> None:
         self.compute, self.path, self.dtype = compute, path, dtype
@@ -240,8 +268,23 @@ class _Tile:
         store[here, there] = block
         if here != there:
             store[there, here] = block.T
-        write(note, "")
+        write(note, digest([block]))
         return float(block.sum())
+
+
+class _Kept:
+    """The note of a tile if the store holds what it says, and an empty text otherwise."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, item: tuple[slice, slice, str]) -> str:
+        import zarr
+
+        here, there, note = item
+        store: Any = zarr.open_array(self.path, mode="r")
+        recorded = Path(note).read_text(encoding="utf-8", errors="replace")
+        return note if is_there([store], (here, there), recorded, mirrored=True) else ""
 
 
 class _Band:
@@ -306,15 +349,14 @@ def _here(task: Any, items: list[Any], threads: int) -> Iterator[None]:
         pool.shutdown(cancel_futures=True)
 
 
-def _run(client: Any, task: Any, items: Iterable[Any]) -> Iterator[None]:
-    """Run all, with retries, forget the results as they come, and yield."""
+def _run(client: Any, task: Any, items: Iterable[Any]) -> Iterator[Any]:
+    """Run all, with retries, and yield the results as they come."""
     import distributed
 
     in_order_of_arrival: Any = distributed.as_completed
     futures = client.map(_Shipped(task), list(items), retries=_RETRIES, pure=False)
     for future in in_order_of_arrival(futures):
-        future.result()
-        yield
+        yield future.result()
 
 
 def _checked(client: Any) -> Any:

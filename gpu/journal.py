@@ -1,10 +1,11 @@
 """The record of finished tiles: a text file beside a matrix, by which a killed run goes on.
 
 The first line says in JSON which matrix it is; each further line names a finished tile by its first
-row and column, and is written once the tile is. What a process that is killed loses are the tiles
-that it was working on. What a machine loses that goes down are those that it had not yet written
-to disk: now and then a line ``on disk <count>`` says how many of the tiles before it are there
-whatever happens, and after another start of the system, or on another machine, only they count.
+row and column with a checksum of its numbers (:mod:`.digests`), and is written once the tile is.
+What a process that is killed loses are the tiles that it was working on. What a machine loses that
+goes down are those that it had not yet written to disk: now and then a line ``on disk <count>``
+says how many of the tiles before it are there whatever happens, and after another start of the
+system, or on another machine, only they count.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import json
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tangency.files import why, write
+from tangency.files import locked, why, write
 from tangency.gpu.errors import PlanError
 
-__all__ = ["Journal", "fingerprint"]
+__all__ = ["Journal", "alone", "fingerprint"]
 
-_TILE = re.compile(r"(\d+) (\d+)")
+_TILE = re.compile(r"(\d+) (\d+) ([0-9a-f]{8})")
 _MARK = re.compile(r"on disk (\d+)")
 
 
@@ -72,8 +75,10 @@ class Journal:
         except OSError as error:
             raise PlanError(f"{self.path} cannot be read: {why(error)}") from error
 
-    def finished(self) -> set[tuple[int, int]]:
-        """First row and column of every finished tile; begins the file where there is none.
+    def finished(self) -> dict[tuple[int, int], str]:
+        """First row and column of every finished tile, with the digest of what it held.
+
+        Begins the file where there is none.
 
         Raises
         ------
@@ -83,17 +88,17 @@ class Journal:
         head, start = self.head(), _start_of_the_system()
         if head is None:
             self._write(self.what | {"notes": self.notes | {"start": start}}, [])
-            return set()
+            return {}
         notes = head.pop("notes", {})
         if head != json.loads(json.dumps(self.what)):
             raise PlanError(f"{self.path} is the journal of another matrix: {json.dumps(head)}")
         text = self._text()
-        tiles, marks = list[tuple[int, int]](), [0]
+        tiles, marks = list[tuple[tuple[int, int], str]](), [0]
         # What stands behind the last newline was cut off by a kill.
         for number, line in enumerate(text.split("\n")[1:-1], 2):
             tile, mark = _TILE.fullmatch(line), _MARK.fullmatch(line)
             if tile:
-                tiles.append((int(tile[1]), int(tile[2])))
+                tiles.append(((int(tile[1]), int(tile[2])), tile[3]))
             elif mark and int(mark[1]) <= len(tiles):
                 marks.append(int(mark[1]))
             elif line:  # a line less would count later tiles as earlier ones
@@ -103,15 +108,15 @@ class Journal:
         if notes.get("start", start) != start:
             tiles = tiles[:there]
         if not text.endswith("\n") or notes.get("start") != start:
-            lines = [*(f"{i} {j}" for i, j in tiles), f"on disk {there}"]
+            lines = [*(f"{i} {j} {held}" for (i, j), held in tiles), f"on disk {there}"]
             self._write(head | {"notes": notes | {"start": start}}, lines)
         self.count = len(tiles)
-        return set(tiles)
+        return dict(tiles)  # of a tile that was computed again, the last
 
-    def add(self, here: slice, there: slice) -> None:
-        """Note a tile; calls may come from several threads."""
+    def add(self, here: slice, there: slice, held: str) -> None:
+        """Note a tile and its digest; calls may come from several threads."""
         with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{here.start} {there.start}\n")
+            file.write(f"{here.start} {there.start} {held}\n")
             self.count += 1
 
     def mark(self, count: int) -> None:
@@ -135,6 +140,27 @@ def _start_of_the_system() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+@contextmanager
+def alone(record: Path) -> Iterator[None]:
+    """Hold the lock of a record, so that no other run fills the matrix beside it.
+
+    Raises
+    ------
+    PlanError
+        If another run holds it, or no file can be made there.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(record))
+        except BlockingIOError as error:
+            raise PlanError(
+                f"{record} is {error.strerror}: two runs do not fill one matrix together"
+            ) from error
+        except OSError as error:
+            raise PlanError(f"{record.parent}: no file can be made there: {why(error)}") from error
+        yield
 
 
 def fingerprint(*parts: Any) -> str:

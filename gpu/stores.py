@@ -65,7 +65,8 @@ def open_stores(
     shape, dtype, tile
         As of :func:`open_store`.
     fresh : bool
-        Make them, over what is there; otherwise all must be there.
+        Make them, over what is there; otherwise all must be there. What was made is removed where
+        not all can be.
 
     Raises
     ------
@@ -76,10 +77,15 @@ def open_stores(
     if _is_zarr(path):
         zarr = _zarr(path)
         _present(path, fresh or path.exists())
-        group = zarr.open_group(str(path), mode="w" if fresh else "r+")
         options = {"shape": shape, "dtype": np.dtype(dtype).name, "chunks": _chunks(shape, tile)}
         if fresh:
-            return {name: group.create_array(name, **options) for name in names}
+            try:
+                group = zarr.open_group(str(path), mode="w")
+                return {name: group.create_array(name, **options) for name in names}
+            except OSError as error:
+                shutil.rmtree(path, ignore_errors=True)
+                raise PlanError(f"{path}: {why(error)}") from error
+        group = zarr.open_group(str(path), mode="r+")
         for name in names:
             _present(path / name, name in group)
         return {name: _checked(group[name], path / name, shape, dtype) for name in names}
@@ -88,7 +94,15 @@ def open_stores(
         _present(file, fresh or file.exists())
     if fresh:
         _check_room(files, math.prod(shape) * np.dtype(dtype).itemsize)
-    maps = [_memory_map(file, shape, dtype, fresh=fresh) for file in files]
+    maps: list[Any] = []
+    try:
+        for file in files:
+            maps.append(_memory_map(file, shape, dtype, fresh=fresh))
+    except PlanError:
+        if fresh:
+            for file in files[: len(maps)]:
+                file.unlink()
+        raise
     return dict(zip(names, maps, strict=True))
 
 
@@ -124,19 +138,28 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _memory_map(path: Path, shape: tuple[int, int], dtype: Any, *, fresh: bool) -> Any:
+    made = False
     try:
         if fresh:
+            path.open("wb").close()
+            made = True  # up to here a file of that name is not this call's to remove
             store = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
         else:
-            store = _checked(np.lib.format.open_memmap(path, mode="r+"), path, shape, dtype)
+            # Mode "r+" alone would lengthen a file that was cut short, with zeros.
+            _checked(np.lib.format.open_memmap(path, mode="r"), path, shape, dtype)
+            store = np.lib.format.open_memmap(path, mode="r+")
     except OSError as error:
+        if made:
+            path.unlink()
         raise PlanError(f"{path}: {why(error)}") from error
+    except PlanError:
+        raise
     except ValueError as error:
-        raise PlanError(f"{path} is no .npy file: {error}") from error
+        raise PlanError(f"{path} is no .npy file, or was cut short: {error}") from error
     try:
         reserve(path, path.stat().st_size)
     except OSError as error:
-        if fresh:
+        if made:
             path.unlink()
         raise PlanError(
             f"{path}: no room on the disk for {math.prod(shape) * store.itemsize / 1e9:.3g} GB "

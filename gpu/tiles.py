@@ -2,8 +2,9 @@
 
 A store is anything that is written by ``store[rows, columns] = tile``: an array, a memory map, a
 zarr array (see :mod:`.stores`). Beside a store on disk a journal names every tile that is
-finished (:mod:`.journal`); a run that was killed goes on behind it. The tile that was being written
-is written again: tiles are idempotent.
+finished (:mod:`.journal`); a run that was killed goes on behind it, once it has seen that the
+finished tiles still hold what they held. The tile that was being written is written again: tiles
+are idempotent.
 
 A device works on two tiles at a time: one is computed while the one before it is copied to the
 host and written.
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.gpu.digests import compare, digest, is_there
 from tangency.gpu.errors import PlanError
 from tangency.gpu.journal import Journal
 
@@ -103,7 +105,8 @@ def fill(
     symmetric : bool
         Compute one triangle alone.
     journal : Journal, optional
-        Notes every tile that is written. Memory maps are forced to disk in at most a tenth of the
+        Notes every tile that is written, with its checksum; one that the stores no longer hold is
+        computed again, with a warning. Memory maps are forced to disk in at most a tenth of the
         time, which is noted too; zarr leaves that to the system.
     progress : callable, optional
         Called with a :class:`Progress` after every tile.
@@ -113,16 +116,15 @@ def fill(
     Raises
     ------
     PlanError
-        For a symmetric matrix that is not square, or a journal of another.
+        For a symmetric matrix that is not square, a journal of another, or stores that hold none
+        of the tiles that the journal names.
     """
     stores = store if isinstance(store, dict) else {"": store}
     n1, n2 = next(iter(stores.values())).shape
     if symmetric and n1 != n2:
         raise PlanError(f"a symmetric matrix of shape {(n1, n2)}")
     every = list(tile_slices(n1, n2, tile, symmetric=symmetric))
-    finished = set() if journal is None else journal.finished()
-    if journal is not None and not finished <= {(here.start, there.start) for here, there in every}:
-        raise PlanError(f"{journal.path} is damaged: it names tiles that this matrix does not have")
+    finished = set() if journal is None else _still_there(stores, every, journal, symmetric)
     rest = [t for t in every if (t[0].start, t[1].start) not in finished]
     total, done = sum(_entries(t) for t in rest), 0
     count, begun = len(every) - len(rest), time.monotonic()
@@ -132,12 +134,13 @@ def fill(
     def write(at: Tile, found: Any) -> Tile:
         here, there = at
         blocks = found if isinstance(found, dict) else {"": found}
+        held = {n: np.asarray(blocks[n]).astype(a.dtype, copy=False) for n, a in stores.items()}
         for name, array in stores.items():
-            array[here, there] = blocks[name]
+            array[here, there] = held[name]
             if symmetric and here != there:
-                array[there, here] = blocks[name].T
+                array[there, here] = held[name].T
         if journal is not None:
-            journal.add(here, there)
+            journal.add(here, there, digest(held.values()))
             disk.now_and_then()
         return at
 
@@ -153,6 +156,23 @@ def fill(
                 progress(Progress(count, len(every), seconds, seconds * (total - done) / done))
     finally:
         disk.sync()
+
+
+def _still_there(
+    stores: dict[str, Array], every: list[Tile], journal: Journal, symmetric: bool
+) -> set[tuple[int, int]]:
+    """The finished tiles of a journal that the stores hold as they were."""
+    recorded = journal.finished()
+    by_start = {(here.start, there.start): (here, there) for here, there in every}
+    if not recorded.keys() <= by_start.keys():
+        raise PlanError(f"{journal.path} is damaged: it names tiles that this matrix does not have")
+    kept = {
+        start
+        for start, held in recorded.items()
+        if is_there(stores.values(), by_start[start], held, mirrored=symmetric)
+    }
+    compare(journal.path, len(recorded), len(recorded) - len(kept))
+    return kept
 
 
 def one_ahead(compute: TileFunction, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Any]]:

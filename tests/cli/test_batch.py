@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from tangency.cli import cli
+from tangency.models import from_layers
 from tangency.models.errors import InputError
 
 pytest.importorskip("onnx", reason="the example is an ONNX file")
@@ -54,16 +56,22 @@ def test_certificates_of_a_manifest_and_what_is_there_is_kept(folder):
     assert "no.onnx" in found[2]["error"]
     assert (folder / "p.cert").is_file()
 
-    # The second call runs nothing that has a result: one that was changed by hand comes back.
+    # The second call runs nothing that has a result, and says what it has only read.
     kept = folder / "results" / "checked.json"
-    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"seconds": -1.0}))
+    before = kept.stat().st_mtime_ns
     (folder / "results" / "missing.json").unlink()
     rows[2]["run"] = ["check", "p.cert", "net.onnx"]
     answer = run(write(folder, *rows))
     assert answer.exit_code == 0, answer.output
-    assert json.loads(kept.read_text())["seconds"] == -1.0
+    assert kept.stat().st_mtime_ns == before
     assert json.loads((folder / "results" / "missing.json").read_text())["answer"]["holds"] is True
-    assert "certified" in answer.output
+    proved, checked, ran = answer.output.splitlines()[-4:-1]
+    assert proved.endswith(f"proved on an earlier run  read from {folder / 'results/proved.json'}")
+    assert checked.endswith("checked.json")
+    assert "read from" not in ran
+    assert "certified" not in answer.output
+    found = json.loads(run(write(folder, *rows), "--json").stdout)["rows"]
+    assert [Path(row["read"]).name for row in found] == [f"{row['name']}.json" for row in rows]
     assert "3 rows, 3 answered" in answer.output
 
     # A result of another command is not taken for this one's.
@@ -71,6 +79,68 @@ def test_certificates_of_a_manifest_and_what_is_there_is_kept(folder):
     answer = run(write(folder, *rows))
     assert isinstance(answer.exception, InputError)
     assert "another command" in str(answer.exception)
+
+
+def product(folder, scale):
+    """A network whose constant is the square of its scale."""
+    from_layers([scale * np.eye(2)] * 2, "relu").save(folder / "m.tangency")
+
+
+@pytest.mark.parametrize("option", [["--out", "m.cert"], ["--out=m.cert"]])
+def test_a_result_is_of_the_files_that_its_row_names(tmp_path, option):
+    product(tmp_path, 1.0)
+    row = {"name": "one", "run": ["certify", "m.tangency", "--method", "product", *option]}
+    path = write(tmp_path, row)
+    for _ in range(3):  # what a row writes itself is no input of it
+        answer = run(path, "--json")
+        assert json.loads(answer.stdout)["rows"][0]["answer"]["upper"] == pytest.approx(1.0)
+    product(tmp_path, 5.0)
+    answer = run(path)
+    assert isinstance(answer.exception, InputError)
+    assert "one.json is of other contents of m.tangency" in str(answer.exception)
+
+
+def test_a_file_that_was_missing_and_came_is_another_input(tmp_path, monkeypatch):
+    done = subprocess.CompletedProcess([], 2, "", "m.tangency: no such file")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    path = write(tmp_path, {"name": "one", "run": ["inspect", "m.tangency"]})
+    assert run(path).exit_code == 2
+    product(tmp_path, 1.0)
+    answer = run(path)
+    assert "other contents of m.tangency" in str(answer.exception)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda found: found["answer"].update(upper=0.5),
+        lambda found: found.update(error=3),
+        lambda found: found.pop("status"),
+        lambda found: found.pop("digest"),
+        lambda found: found.clear(),
+    ],
+)
+def test_a_result_that_was_edited_is_refused_before_a_row_is_run(tmp_path, edit, monkeypatch):
+    done = subprocess.CompletedProcess([], 0, '{"upper": 1.0, "certified": true}', "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    row = {"name": "one", "run": ["certify", "m.tangency", "--method", "product"]}
+    assert run(write(tmp_path, row)).exit_code == 0
+    kept = tmp_path / "results" / "one.json"
+    found = json.loads(kept.read_text())
+    edit(found)
+    kept.write_text(json.dumps(found))
+    answer = run(write(tmp_path, {"name": "two", "run": ["inspect", "m"]}, row))
+    assert isinstance(answer.exception, InputError)
+    assert "one.json is no result as batch wrote it" in str(answer.exception)
+    assert not (tmp_path / "results" / "two.json").exists()
+
+
+@pytest.mark.parametrize("out", ["jobs.jsonl", "jobs.jsonl/results", "/proc/none"])
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path, out):
+    path = write(tmp_path, {"name": "one", "run": ["inspect", "m"]})
+    answer = CliRunner().invoke(cli, ["batch", str(path), "--out", str(tmp_path / out)])
+    assert isinstance(answer.exception, InputError)
+    assert "no folder of results" in str(answer.exception)
 
 
 def test_an_unexpected_error_of_a_row_is_no_answer(folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import types
@@ -13,6 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from tangency.gpu import cluster
 from tangency.gpu.cluster import gram_on_cluster, ridge_on_cluster, run_manifest
 from tangency.gpu.errors import DeviceError, PlanError
 
@@ -49,11 +51,11 @@ def two_workers(folder):
     pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cluster = distributed.LocalCluster(
+        local = distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
             local_directory=str(folder), silence_logs=60,
         )  # fmt: skip
-        with cluster, distributed.Client(cluster) as client:
+        with local, distributed.Client(local) as client:
             yield client
 
 
@@ -143,12 +145,51 @@ class Scaled:
         return self.factor * np.minimum(i[:, None], j)
 
 
-def test_the_matrix_of_another_kernel_is_not_returned(tmp_path):
+@contextmanager
+def one_thread():
+    """A cluster in this process."""
     distributed = pytest.importorskip("distributed")
-    zarr = pytest.importorskip("zarr")
-    path = tmp_path / "k.zarr"
     options = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
     with distributed.Client(**options, dashboard_address=None) as client:
+        yield client
+
+
+def test_tiles_that_are_gone_from_a_store_are_not_returned(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    path, kernel = tmp_path / "k.zarr", Scaled(1.0)
+    with one_thread() as client:
+        want = gram_on_cluster(client, kernel, path, 20, tile=8)[:]
+        for chunk in (path / "c" / "1" / "1", path / "c" / "2" / "1"):
+            chunk.unlink()
+        with pytest.warns(UserWarning, match="2 of 6 finished tiles"):
+            assert np.array_equal(gram_on_cluster(client, kernel, path, 20, tile=8)[:], want)
+        shutil.rmtree(path)
+        zarr.create_array(path, shape=(20, 20), dtype="float64", chunks=(8, 8))
+        with pytest.raises(PlanError, match="holds none of them"):
+            gram_on_cluster(client, kernel, path, 20, tile=8)
+
+
+def test_two_calls_do_not_fill_one_store(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    path, real = tmp_path / "k.zarr", cluster.write
+    with one_thread() as client:
+
+        def write(name, head):  # the other call comes between the look and the writing
+            monkeypatch.setattr(cluster, "write", real)
+            for overwrite in (False, True):
+                with pytest.raises(PlanError, match=f"in use by process {os.getpid()}"):
+                    gram_on_cluster(client, Scaled(2.0), path, 20, tile=8, overwrite=overwrite)
+            real(name, head)
+
+        monkeypatch.setattr(cluster, "write", write)
+        found = gram_on_cluster(client, Scaled(1.0), path, 20, tile=8)[:]
+    assert np.array_equal(found, Scaled(1.0)(slice(0, 20), slice(0, 20)))
+
+
+def test_the_matrix_of_another_kernel_is_not_returned(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    path = tmp_path / "k.zarr"
+    with one_thread() as client:
         with pytest.raises(PlanError, match="which kernel and data"):
             gram_on_cluster(client, lambda a, b: Scaled(1.0)(a, b), path, 20, tile=8)
         assert not path.exists()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,8 +239,8 @@ def test_two_processes_do_not_fill_one_file_and_a_kill_loses_nothing(tmp_path, n
         lambda text: b"",
         lambda text: b"[1, 2]\n",
         lambda text: b'{"notes": 3}\n' + text,
-        lambda text: text.replace(b"16 32\n", b"\x00\x01garbage\n"),
-        lambda text: text.replace(b"16 32\n", b"16 33\n"),
+        lambda text: text.replace(b"16 32 ", b"\x00\x01garbage "),
+        lambda text: text.replace(b"16 32 ", b"16 33 "),
         lambda text: text.replace(b"on disk 10\n", b"on disk 11\n"),
     ],
 )
@@ -257,6 +258,105 @@ def test_a_damaged_record_is_refused(tmp_path, damage):
     path.write_bytes(b"garbage")
     with pytest.raises(InputError, match=r"k.npy is no .npy file"):
         gram(KERNEL, x, get="ntk", out=path, tile=16)
+
+
+def zeroed(path):
+    np.save(path, np.zeros((50, 50)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: os.truncate(path, 200), "cut short"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), "cut short"),
+        (zeroed, "holds none of them"),
+    ],
+)
+def test_a_matrix_that_was_cut_short_or_replaced_is_refused(tmp_path, damage, said):
+    x, path = samples(), tmp_path / "k.npy"
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    damage(path)
+    left = path.read_bytes()
+    with pytest.raises(InputError, match=said):
+        gram(KERNEL, x, get="ntk", out=path, tile=16)
+    assert path.read_bytes() == left  # it may be somebody's
+    again = gram(KERNEL, x, get="ntk", out=path, tile=16, overwrite=True)
+    assert np.array_equal(again, want)
+
+
+# An entry above the diagonal, its mirror, a tile of the diagonal.
+@pytest.mark.parametrize("at", [(3, 40), (40, 3), (20, 20)])
+def test_a_tile_that_changed_is_computed_again(tmp_path, at):
+    x, path, seen = samples(), tmp_path / "k.npy", []
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    stored = np.load(path, mmap_mode="r+")
+    stored[at] = np.nextafter(stored[at], 9)
+    stored.flush()
+
+    def again():
+        return gram(KERNEL, x, get="ntk", out=path, tile=16, progress=lambda *a: seen.append(a))
+
+    with pytest.warns(UserWarning, match="1 of 10 finished tiles"):
+        assert np.array_equal(again(), want)
+    assert seen == [(10, 10)]
+    assert np.array_equal(again(), want)  # and it is known to be there now
+    assert seen == [(10, 10)]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda chunk: chunk.write_bytes(b"no chunk")])
+def test_a_chunk_of_a_zarr_that_is_gone_is_computed_again(tmp_path, damage):
+    pytest.importorskip("zarr")
+    x, path = samples(), tmp_path / "k.zarr"
+    want = np.array(gram(KERNEL, x, get="ntk", out=path, tile=16))
+    damage(path / "ntk" / "c" / "2" / "0")  # below the diagonal
+    with pytest.warns(UserWarning, match="1 of 10 finished tiles"):
+        assert np.array_equal(gram(KERNEL, x, get="ntk", out=path, tile=16)[:], want)
+
+
+def test_zeros_of_either_sign_are_known_again(tmp_path):
+    """A chunk of zeros is not written by zarr, and is read as +0.0."""
+    pytest.importorskip("zarr")
+    seen = []
+    for _ in range(2):
+        gram(
+            lambda a, b: np.full((len(a), len(b)), -0.0), samples(4), get="ntk", key="zero", tile=2,
+            out=tmp_path / "k.zarr", progress=lambda *a: seen.append(a),
+        )  # fmt: skip
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("name", ["k.npy", "k.zarr"])
+@pytest.mark.parametrize("limit", [64, 2000])
+def test_a_limit_that_is_reached_leaves_no_matrix_without_an_owner(tmp_path, name, limit):
+    resource = pytest.importorskip("resource")
+    if name == "k.zarr":
+        pytest.importorskip("zarr")
+    x, path = samples(60), tmp_path / name
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(InputError, match="too large"):
+            gram(KERNEL, x, out=path, tile=30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    found = gram(KERNEL, x, out=path, tile=30)
+    np.testing.assert_allclose(found.ntk[:], REFERENCE(x, get="ntk"), rtol=1e-13)
+
+
+def test_no_room_for_the_second_matrix_takes_the_first_away(tmp_path, monkeypatch):
+    real, calls = os.posix_fallocate, []
+
+    def full(*where):
+        calls.append(where)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*where)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="No space left"):
+        gram(KERNEL, samples(), out=tmp_path / "k.npy")
+    assert list(tmp_path.iterdir()) == []
+    gram(KERNEL, samples(), out=tmp_path / "k.npy")
 
 
 def waved(factor):
@@ -316,6 +416,7 @@ def test_options_are_checked(tmp_path):
         ({"dtype": np.int32}, "float32 or float64"),
         ({"device": "abacus"}, "abacus"),
         ({"out": tmp_path / "k.csv"}, r"\.npy or \.zarr"),
+        ({"out": ""}, "name.npy or name.zarr"),
         ({"get": "both"}, "get"),
     ):
         with pytest.raises(InputError, match=word):

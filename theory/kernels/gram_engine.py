@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from tangency.files import locked, why
 from tangency.gpu.bands import host_memory
 from tangency.gpu.errors import DeviceError, PlanError
-from tangency.gpu.journal import Journal, fingerprint
+from tangency.gpu.journal import Journal, alone, fingerprint
 from tangency.gpu.stores import open_stores, store_paths
 from tangency.gpu.tiles import Progress, fill
 from tangency.models.arrays import real_array
@@ -53,11 +52,12 @@ def gram(
 ) -> Any:
     """The Gram matrix of a kernel, tile by tile.
 
-    With ``x2=None`` the tiles of one triangle are computed and written to both places. A call
-    that was interrupted goes on where it stopped when it is made again with the same arguments:
-    finished tiles stand in ``<out>.tiles``, under a hash of the data, of the kernel and of the
-    device. With a fused kernel the numbers are those of the kernel's own call to rounding of its
-    inner products, whose order of summation depends on the tile.
+    With ``x2=None`` the tiles of one triangle are computed and written to both places. A call that
+    was interrupted goes on where it stopped when it is made again with the same arguments: finished
+    tiles stand in ``<out>.tiles``, under a hash of the data, of the kernel and of the device; those
+    that the file no longer holds as they were are computed again, with a warning. With a fused
+    kernel the numbers are those of the kernel's own call to rounding of its inner products, whose
+    order of summation depends on the tile.
 
     On a GPU one tile is computed while the one before it is copied to the host and written. Its
     numbers are those of the CPU to 1e-8 of an entry in float64, and in float32 to 2e-6, but for
@@ -106,8 +106,9 @@ def gram(
     ------
     InputError
         For sizes below 1, a file of another matrix or one that no run of this function began, a
-        run of another process on the same file, a kernel that a file cannot name, a disk without
-        room, or a result that is larger than the memory of the machine and has no file.
+        file that was cut short or replaced since, a run of another process on the same file, a
+        kernel that a file cannot name, a disk without room, or a result that is larger than the
+        memory of the machine and has no file.
     UnsupportedError
         Where a device is asked for on which the kernel has no form.
     MissingPackageError
@@ -124,9 +125,11 @@ def gram(
     with _translated(), ExitStack() as held:
         where, backend = resolve(kernel, x1.shape[1:], dtype=dtype, device=device)
         path = None if out is None else Path(out)
+        if path is not None and not path.name:
+            raise InputError(f"out={str(out)!r}: a matrix on disk is a file, name.npy or name.zarr")
         record = None if path is None else path.with_name(path.name + ".tiles")
         if path is not None and record is not None:
-            _lock(held, record)
+            held.enter_context(alone(record))
             _clear(path, record, names, inputs, overwrite=overwrite)
         side = tile or _recorded(record) or _side(backend, names, x1, max(shape), memory, n_jobs)
         stores: dict[str, Any]
@@ -206,17 +209,6 @@ def _files_of(x: Any) -> Iterator[str]:
         x = getattr(x, "base", None)
 
 
-def _lock(held: ExitStack, record: Path) -> None:
-    try:
-        held.enter_context(locked(record))
-    except BlockingIOError as error:
-        raise InputError(
-            f"{record} is {error.strerror}: two runs do not fill one matrix together"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{record.parent}: no file can be made there: {why(error)}") from error
-
-
 def _clear(
     path: Path, record: Path, names: tuple[str, ...], inputs: list[str], *, overwrite: bool
 ) -> None:
@@ -290,8 +282,9 @@ def _translated() -> Iterator[None]:
     except PlanError as error:
         raise InputError(str(error)) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InputError(
-            f"the disk is full ({error}): finished tiles are recorded, and the same call goes on"
+            f"the disk is full, or a limit reached ({error}): finished tiles are recorded, and the "
+            "same call goes on"
         ) from error

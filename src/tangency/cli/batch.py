@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ __all__ = ["Job", "command"]
 
 _START = "import sys; from tangency.cli import main; sys.exit(main())"
 _ANSWERS = {0: "answered", 1: "not proved"}
+_WRITTEN = ("--out", "--plot")  # options of the commands that name a file to write
 
 
 class Job:
@@ -34,6 +38,7 @@ class Job:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The command, its exit status, its answer or what it said instead, and its seconds."""
         begun = time.perf_counter()
+        inputs = self._inputs(row["run"])
         done = subprocess.run(
             [sys.executable, "-c", _START, *row["run"], "--json"],
             cwd=self.folder,
@@ -49,14 +54,56 @@ class Job:
             answer = json.loads(done.stdout)
         except json.JSONDecodeError:
             answer = None
-        return {
+        result = {
             "name": row["name"],
             "run": row["run"],
+            "inputs": inputs,
             "status": done.returncode,
             "answer": answer,
             "error": done.stderr.strip() if answer is None or done.returncode >= 2 else "",
             "seconds": round(time.perf_counter() - begun, 3),
         }
+        return result | {"digest": _digest(result)}
+
+    def read(self, row: dict[str, Any], result: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The result of an earlier call, marked as such; refused where it is not the row's.
+
+        Raises
+        ------
+        InputError
+            If it was edited, or is of another command or of other contents of its files.
+        """
+        from tangency.models.errors import InputError
+
+        held = {key: value for key, value in result.items() if key != "digest"}
+        differs = ""
+        if result.get("digest") != _digest(held):
+            differs = "is no result as batch wrote it"
+        elif held["run"] != row["run"]:
+            differs = f"is of another command than row {row['name']!r}"
+        else:
+            now = self._inputs(row["run"])
+            names = sorted({name for name, _ in now.items() ^ held["inputs"].items()})
+            if names:
+                differs = f"is of other contents of {', '.join(names)} than are there now"
+        if differs:
+            raise InputError(f"{path} {differs}: delete it, or give another folder")
+        return result | {"read": str(path)}
+
+    def _inputs(self, run: list[str]) -> dict[str, str]:
+        """SHA-256 of every file that a command names, by its name; not of those that it writes."""
+        found = {}
+        for before, argument in pairwise(["", *run]):
+            option, equals, value = argument.partition("=")
+            name = value if equals and option.startswith("--") else argument
+            if before in _WRITTEN or (equals and option in _WRITTEN):
+                continue
+            with suppress(OSError, ValueError):  # no name of a file, or none that can be read
+                file = Path(self.folder, name)
+                if file.is_file():
+                    with file.open("rb") as data:
+                        found[name] = hashlib.file_digest(data, "sha256").hexdigest()
+        return found
 
 
 @click.command(name="batch")
@@ -82,7 +129,9 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     "examples/digits_maxmin.onnx"]}. The arguments are those of the command line; --json is added.
     Paths are relative to the manifest's folder, which the workers must see too. A row that
     was killed with its worker is run again; a call that was interrupted goes on when it is made
-    again. Delete a result's file to run its row anew.
+    again: what an earlier call proved is read from its file, and said to be. A result of another
+    command, of other contents of the files that the row names, or one that was edited is refused.
+    Delete a result's file to run its row anew.
 
     Exit status: 0 all rows were answered; 1 some were not proved; 2 bad input, here or in a row;
     3 an unexpected error, likewise.
@@ -91,7 +140,7 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     from tangency.gpu.errors import DeviceError, PlanError
     from tangency.models.errors import InputError, MissingPackageError
 
-    asked = _rows(manifest)
+    _check_rows(manifest)
     job = Job(str(manifest.resolve().parent))
     client = None
     try:
@@ -99,7 +148,13 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
             client = _client(scheduler)
         with Progress("rows") as progress:
             found = run_manifest(
-                job, manifest, results, client=client, threads=jobs, progress=progress
+                job,
+                manifest,
+                results,
+                client=client,
+                threads=jobs,
+                progress=progress,
+                reuse=lambda row, kept: job.read(row, kept, results / f"{row['name']}.json"),
             )
     except PlanError as error:
         raise InputError(str(error)) from None
@@ -108,7 +163,6 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     finally:
         if client is not None:
             client.close()
-    _check_results(asked, results, found)
     worst = max((row["status"] for row in found), default=0)
     lines = [_line(row) for row in found]
     lines.append(f"{len(found)} rows, {sum(r['status'] == 0 for r in found)} answered: {results}")
@@ -117,11 +171,15 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
         raise SystemExit(min(worst, 3))
 
 
-def _rows(manifest: Path) -> list[dict[str, Any]]:
-    """The rows; a manifest that cannot be run is refused, by its line."""
+def _digest(result: dict[str, Any]) -> str:
+    """Of a result's content: an edit by accident shows."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
+def _check_rows(manifest: Path) -> None:
+    """A manifest that cannot be run is refused, by its line."""
     from tangency.models.errors import InputError
 
-    rows = []
     try:
         lines = manifest.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -141,20 +199,6 @@ def _rows(manifest: Path) -> list[dict[str, Any]]:
             )
         if run[0] == "batch":
             raise InputError(f"{manifest}, line {number}: a batch does not run batches")
-        rows.append(row)
-    return rows
-
-
-def _check_results(asked: list[dict[str, Any]], results: Path, found: list[dict[str, Any]]) -> None:
-    """A result that was there already must be that of its row."""
-    from tangency.models.errors import InputError
-
-    for row, kept in zip(asked, found, strict=True):
-        if kept.get("run") != row["run"]:
-            raise InputError(
-                f"{results / row['name']}.json is of another command than row {row['name']!r}: "
-                "delete it, or give another folder"
-            )
 
 
 def _client(address: str) -> Any:
@@ -179,8 +223,11 @@ def _line(row: dict[str, Any]) -> str:
     words = [f"{row['name']:24} {said:10}"]
     if isinstance(answer.get("upper"), float):
         kind = "certified" if answer.get("certified") else "estimate"
+        if "read" in row:
+            kind = f"{'proved' if kind == 'certified' else 'estimated'} on an earlier run"
         words.append(f"upper {round_up(answer['upper'])}  {kind}")
     found = [answer.get(key) for key in ("verdict", "holds")]
     words += [str(value) for value in found if isinstance(value, str | bool)]
     words += row["error"].splitlines()[-1:] if row["status"] else []
+    words += [f"read from {row['read']}"] if "read" in row else []
     return "  ".join(words)
