@@ -1,14 +1,30 @@
-"""Checks of arrays that users give: one clear error instead of a silent cast or copy."""
+"""Arrays that users give: one clear error instead of a silent cast or copy; archives of them."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 
+from tangency.files import unzipped
 from tangency.models.errors import InputError
 
-__all__ = ["check_array", "real_array"]
+__all__ = ["check_array", "read_npz", "real_array"]
+
+
+def read_npz(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name; nothing is unpickled.
+
+    Raises
+    ------
+    ValueError, OSError, zipfile.BadZipFile
+        If it is no such file, damaged, or unpacks to more than :func:`tangency.files.unpack_limit`.
+    """
+    return {
+        name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        for name, data in unzipped(io.BytesIO(content)).items()
+    }
 
 
 def check_array(name: str, x: Any, *, dtype: str | None = None, finite: bool = False) -> None:

@@ -10,12 +10,13 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tangency.files import replacing, why
+from tangency.files import TEXT_LIMIT, read_member, replacing, why
 from tangency.models import activations
 from tangency.models.activations import Activation
 from tangency.models.activations.registry import is_of_catalogue
@@ -29,6 +30,10 @@ __all__ = ["decode_op", "encode_op", "is_network_file", "load", "save"]
 FORMAT = "tangency-network"
 VERSION = 2
 HEADER = "structure.json"
+#: Most entries of the value of a node, for one sample.
+LARGEST = 2**31
+#: Most bytes before the numbers of a .npy file.
+NPY = 2**16
 
 
 def encode_op(op: Op) -> dict[str, Any]:
@@ -162,28 +167,19 @@ def load(path: str | Path) -> Network:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            header = json.loads(file.read(HEADER))
+            header = json.loads(read_member(file, HEADER, TEXT_LIMIT))
             if header.get("format") != FORMAT or header.get("version") != VERSION:
                 raise InputError(
                     f"{path}: format {header.get('format')!r} version {header.get('version')!r}; "
                     f"this reads {FORMAT} version {VERSION}"
                 )
-            weights = {
-                key: np.load(io.BytesIO(file.read(f"weights/{i}.npy")), allow_pickle=False)
-                for i, key in enumerate(header["keys"])
-            }
-        nodes = tuple(
-            Node(
-                n["name"],
-                decode_op(n["op"]),
-                tuple(n["inputs"]),
-                tuple(n["shape"]),
-                tuple(_read_param(*p) for p in n["params"]),
-            )
-            for n in header["nodes"]
-        )
-        ends = tuple(header["inputs"]), tuple(header["outputs"])
-        structure = Structure(nodes, *ends, header["dtype"])
+            structure = _structure(header)
+            weights = {}
+            for i, key in enumerate(header["keys"]):
+                # What unpacks is no more than the graph has a place for; zeros pack to nothing.
+                most = NPY + 8 * prod(structure.param_shapes[key])
+                content = read_member(file, f"weights/{i}.npy", most)
+                weights[key] = np.load(io.BytesIO(content), allow_pickle=False)
         network = Network(structure, weights, source=str(header.get("source", "")))
     except InputError:
         raise
@@ -194,6 +190,25 @@ def load(path: str | Path) -> Network:
     if network.hash != header.get("hash"):
         raise InputError(f"{path}: damaged: its weights do not have the hash written in it")
     return network
+
+
+def _structure(header: Mapping[str, Any]) -> Structure:
+    nodes = tuple(
+        Node(
+            n["name"],
+            decode_op(n["op"]),
+            tuple(n["inputs"]),
+            tuple(n["shape"]),
+            tuple(_read_param(*p) for p in n["params"]),
+        )
+        for n in header["nodes"]
+    )
+    for node in nodes:
+        if prod(node.shape) > LARGEST:
+            raise InputError(
+                f"node {node.name!r} has the shape {node.shape}: {LARGEST} entries are accepted"
+            )
+    return Structure(nodes, tuple(header["inputs"]), tuple(header["outputs"]), header["dtype"])
 
 
 def _param(p: Param) -> list[Any]:

@@ -1,12 +1,14 @@
 """Writing files: the old one or the new one, whole, whatever happens; locks; reserved blocks."""
 
 import errno
+import io
 import os
 import resource
 import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +139,24 @@ def test_modes_links_and_devices(tmp_path):
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     with pytest.raises(OSError, match="directory"):
         files.write(tmp_path, b"")
+
+
+def test_archives_go_to_a_device(tmp_path):
+    """Which cannot be gone back in, as the writers of archives do in a file."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    save_arrays(fifo, a=np.arange(3), b=np.arange(4))
+    with np.load(io.BytesIO(os.read(reader, 60000))) as found:
+        assert found["a"].tolist() == [0, 1, 2]
+    os.close(reader)
+    save_arrays(Path(os.devnull), a=np.arange(3), b=np.arange(4))
+
+
+def test_a_checkpoint_with_a_name_that_is_too_long_is_an_input_error(tmp_path):
+    chain = Chain.from_matrices([np.eye(2), np.ones((1, 2))])
+    with pytest.raises(InputError, match="name too long"):
+        Checkpoint(tmp_path / ("c" * 300), chain, "l2")
 
 
 def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tangency.files import replacing, why
+from tangency.models.arrays import read_npz
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.certificate.matrix import Array, Matrix
@@ -151,8 +151,7 @@ class ImplicitLayer:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from None
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
+            held = read_npz(content)
             if str(held["format"]) != _FORMAT:
                 raise InputError("of another format")
             given: Any = held.get("activation")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.files import unpack_limit
 from tangency.models.errors import InputError
 
 __all__ = ["read_mat"]
@@ -38,8 +39,6 @@ NUMBERS = {
     **{12: "i4", 13: "u4", 14: "i8", 15: "u8"},
 }
 COMPLEX, LOGICAL = 0x08, 0x02
-#: Most bytes that a compressed variable may unpack to.
-LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,14 @@ def _variables(file: _Data) -> Iterator[_Data]:
     while at < len(file.data):
         kind, content, at = file.element(at)
         if kind == COMPRESSED:
+            most = unpack_limit(len(file.data))
             try:
                 unpacker = zlib.decompressobj()
-                content = unpacker.decompress(content, LIMIT)
+                content = unpacker.decompress(content, most)
             except zlib.error as error:
                 raise InputError(f"a compressed variable is damaged: {error}") from None
             if unpacker.unconsumed_tail or not unpacker.eof:
-                raise InputError(f"a compressed variable is cut off or above {LIMIT} bytes")
+                raise InputError(f"a compressed variable is cut off or above {most} bytes")
             kind, content, _ = _Data(content, file.order).element(0)
         if kind != MATRIX:
             raise InputError(f"an element of type {kind} where a variable is expected")

@@ -80,7 +80,6 @@ def from_onnx(
     model, label = read_model(source)
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     with boundary(label):
-        model = _inlined(model)
         check_ops(model)
         _run_checker(model, label)
         inputs, dtype = _inputs(model, shape, keep=batch_axis is None)
@@ -100,15 +99,6 @@ def _constants(model: Any) -> list[float]:
     found = [float(v) for t in small if (a := tensor_array(t)).dtype.kind == "f" for v in a.flat]
     held = [a for node in model.graph.node for a in node.attribute]
     return found + [float(v) for a in held for v in (a.f, *a.floats) if v]
-
-
-def _inlined(model: Any) -> Any:
-    """The model without functions of its own."""
-    if not model.functions:
-        return model
-    from onnx import inliner
-
-    return inliner.inline_local_functions(model)
 
 
 def _run_checker(model: Any, label: str) -> None:

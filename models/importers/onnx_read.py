@@ -10,18 +10,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tangency.files import unpack_limit
 from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
 from tangency.models.importers.paths import read_file, unpacked
 
-__all__ = ["boundary", "import_onnx", "opset_of", "read_model", "tensor_array", "tensors"]
+__all__ = [
+    "boundary",
+    "import_onnx",
+    "opset_of",
+    "read_model",
+    "tensor_array",
+    "tensors",
+]
 
 FORMS = "an ONNX model: the path of an .onnx or .onnx.gz file, its bytes, or an onnx.ModelProto"
+
+#: Most nodes that the functions of a model may unfold to.
+NODES = 200_000
 
 #: Numbers of bytes and the field of the elements, by the name of an ONNX element type.
 FIELDS = {
@@ -91,6 +103,7 @@ def read_model(source: Any) -> tuple[Any, str]:
         if not model.graph.node:
             raise InputError(f"{label}: the graph has no nodes")
         opset_of(model, label)
+        model = inlined(model, label)
         _attach(onnx, model, folder, label)
         for tensor in tensors(model.graph):
             check_tensor(tensor)
@@ -115,6 +128,70 @@ def opset_of(model: Any, label: str = "the ONNX model") -> int:
         stated = f"opset {found}" if found else "no opset of the ai.onnx operators"
         raise InputError(f"{label}: states {stated}; the installed onnx knows opsets 1 to {newest}")
     return version
+
+
+def inlined(model: Any, label: str) -> Any:
+    """The model without functions of its own.
+
+    Functions that call functions unfold without limit: 28 that call the one before twice are
+    2 kB and 2^27 nodes. So the nodes and bytes are counted before they are made.
+
+    Raises
+    ------
+    InputError
+        When it would have more than NODES nodes, too many bytes, or a function calls itself:
+        names the function.
+    """
+    if not model.functions:
+        return model
+    functions = {_key(f, f.name): f for f in model.functions}
+    if len(functions) < len(model.functions):
+        raise InputError(f"{label}: two functions of the model have the same name")
+    bodies = {key: list(_nodes(f.node)) for key, f in functions.items()}
+    called = {
+        key: [c for n in nodes if (c := _key(n, n.op_type)) in functions]
+        for key, nodes in bodies.items()
+    }
+    try:
+        order = list(TopologicalSorter(called).static_order())
+    except CycleError as error:
+        raise InputError(f"{label}: the function {error.args[1][0][1]!r} calls itself") from None
+    most = unpack_limit(model.ByteSize())
+    unfolded: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for key in order:
+        inner = [unfolded[c] for c in called[key]]
+        count = len(bodies[key]) + sum(nodes for nodes, _ in inner)
+        size = functions[key].ByteSize() + sum(size for _, size in inner)
+        _check_unfolded(f"{label}: the function {key[1]!r}", count, size, most)
+        unfolded[key] = count, size
+    calls = [_key(n, n.op_type) for n in _nodes(model.graph.node)]
+    used = [unfolded[c] for c in calls if c in unfolded]
+    count, size = (sum(part) for part in zip(*used, strict=True)) if used else (0, 0)
+    _check_unfolded(f"{label}: the graph with its functions", count, size, most)
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
+
+
+def _key(one: Any, name: str) -> tuple[str, str, str]:
+    """What a function or a call of it is known by; the default domain has two names."""
+    return ("" if one.domain == "ai.onnx" else one.domain, name, getattr(one, "overload", ""))
+
+
+def _check_unfolded(what: str, nodes: int, size: int, most: int) -> None:
+    if nodes > NODES or size > most:
+        raise InputError(
+            f"{what} unfolds to {nodes} nodes and {size} bytes; {NODES} and {most} are accepted"
+        )
+
+
+def _nodes(nodes: Any) -> Iterator[Any]:
+    """Nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
 
 
 def _attach(onnx: Any, model: Any, folder: Path | None, label: str) -> None:

@@ -7,12 +7,10 @@ import os
 import zlib
 from pathlib import Path
 
+from tangency.files import unpack_limit
 from tangency.models.errors import InputError
 
 __all__ = ["as_path", "read_file"]
-
-#: Most bytes that a compressed file may unpack to: protobuf's own limit for a message.
-LIMIT = 2**31
 
 
 def as_path(path: str | os.PathLike[str], forms: str) -> Path:
@@ -60,11 +58,12 @@ def unpacked(data: bytes, label: str) -> bytes:
 
     if data[:2] != b"\x1f\x8b":
         return data
+    most = unpack_limit(len(data))
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            plain = file.read(LIMIT + 1)
+            plain = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{label}: the gzip file is damaged: {error}") from None
-    if len(plain) > LIMIT:
-        raise InputError(f"{label}: unpacks to more than {LIMIT} bytes")
+    if len(plain) > most:
+        raise InputError(f"{label}: unpacks to more than {most} bytes: give it unpacked")
     return plain

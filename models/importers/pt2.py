@@ -2,8 +2,8 @@
 
 ``torch.export.load`` unpickles members of the archive without restriction, loads compiled
 libraries, and evaluates expressions of symbolic sizes and guards as Python. So the archive is read
-here first: pickled members by torch's restricted unpickler, expressions by Python's parser, and
-torch gets a copy made of nothing but the members that passed, without guards.
+here first: the opcodes of pickled members one by one, expressions by Python's parser, and torch
+gets a copy made of nothing but the members that passed, without guards.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import ast
 import io
 import json
+import pickletools
 import re
 import zipfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tangency.files import TEXT_LIMIT, unzipped
 from tangency.models.errors import InputError, MissingPackageError, TangencyError
 
 __all__ = ["read_pt2"]
@@ -34,6 +35,14 @@ CALLS = frozenset(
     "Gt Ge StrictLessThan LessThan StrictGreaterThan GreaterThan Equality Unequality And Or Not "
     "BooleanTrue BooleanFalse".split()
 )
+#: What a pickle of tensors calls; torch's restricted unpickler allows more, ``bytearray(6 << 30)``
+#: among it.
+CALLED = frozenset(
+    "torch._utils _rebuild_tensor_v2,torch._utils _rebuild_parameter,torch Size,torch device,"
+    "collections OrderedDict".split(",")
+)
+#: Opcodes that give a pickle something to call.
+NAMING = frozenset("GLOBAL STACK_GLOBAL INST OBJ EXT1 EXT2 EXT4".split())
 FORMS = (ast.Expression, ast.Call, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Load)
 OPERATORS = (ast.operator, ast.unaryop, ast.cmpop)
 
@@ -65,11 +74,8 @@ def read_pt2(path: Path) -> Any:
 
 def _safe_copy(path: Path) -> io.BytesIO:
     """The archive as a new one that holds what was checked, whatever two readers make of it."""
-    with zipfile.ZipFile(path) as file:
-        twice = [name for name, count in Counter(file.namelist()).items() if count > 1]
-        if twice:
-            raise InputError(f"{path}: the archive holds {twice[0]!r} twice")
-        members = {info.filename: file.read(info) for info in file.infolist()}
+    with path.open("rb") as source:
+        members = unzipped(source)
     documents = {n: _document(path, n, d) for n, d in members.items() if _is_document(n)}
     raw = _raw(documents)
     copy = io.BytesIO()
@@ -90,6 +96,10 @@ def _is_document(name: str) -> bool:
 
 def _document(path: Path, name: str, data: bytes) -> Any:
     """The content of a member of JSON, its expressions checked."""
+    if len(data) > TEXT_LIMIT:
+        raise InputError(
+            f"{path}: member {name!r} has {len(data)} bytes; {TEXT_LIMIT} are accepted"
+        )
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -152,12 +162,19 @@ def _raw(documents: dict[str, Any]) -> set[str]:
 
 
 def _check_pickled(path: Path, name: str, data: bytes) -> None:
-    """Refuse a member that torch's restricted unpickler does not read."""
+    """Refuse a member that is no archive of saved tensors, before anything of it is made."""
     import torch
 
     if not data:
         return
     try:
+        members = unzipped(io.BytesIO(data))
+        pickled = [inner for inner in members if inner.endswith("data.pkl")]
+        if len(pickled) != 1:
+            raise ValueError("not an archive of torch.save")
+        for opcode, given, _ in pickletools.genops(members[pickled[0]]):
+            if opcode.name in NAMING and not (opcode.name == "GLOBAL" and _is_of_tensors(given)):
+                raise ValueError(f"it names {given or opcode.name}")
         torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:
         text = " ".join(str(error).split())[:160]
@@ -165,3 +182,15 @@ def _check_pickled(path: Path, name: str, data: bytes) -> None:
             f"{path}: member {name!r} is more than tensors, and is not opened as it may run code: "
             f"{text}"
         ) from None
+
+
+def _is_of_tensors(name: str) -> bool:
+    """Whether ``module name`` is one of CALLED, a dtype, or the typed storage of one."""
+    import torch
+
+    module, _, last = name.partition(" ")
+    if module == "torch" and re.fullmatch(r"[A-Z][A-Za-z0-9]+Storage", last):
+        return last not in ("TypedStorage", "UntypedStorage")  # with a size these make one
+    return name in CALLED or (
+        module == "torch" and isinstance(getattr(torch, last, None), torch.dtype)
+    )

@@ -1,16 +1,19 @@
-"""Files that are there whole or not at all, room that is there before it is used, and locks.
+"""Files that are there whole or not at all, room that is there before it is used, locks, limits.
 
 The lowest room: it knows the standard library alone, and everything that writes a file stands on
-it. Errors are those of the system (``OSError``); each caller says them in its own words.
+it. Errors are those of the system (``OSError``), and ``ValueError`` for what is beyond a limit;
+each caller says them in its own words.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import shutil
 import socket
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +24,23 @@ try:
 except ImportError:  # Windows: no locks there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "replacing", "require_writable", "reserve", "why", "write"]
+__all__ = [
+    "TEXT_LIMIT",
+    "locked",
+    "read_member",
+    "replacing",
+    "require_writable",
+    "reserve",
+    "unpack_limit",
+    "unzipped",
+    "why",
+    "write",
+]
+
+#: Most bytes of a text that is parsed as a whole: parsed, it takes many times its size.
+TEXT_LIMIT = 2**26
+#: A compressed file may unpack to these bytes, and beyond them to this many times its size.
+UNPACKED, RATIO = 2**28, 100
 
 
 @contextmanager
@@ -30,7 +49,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     It is written beside under a name that nobody else takes, brought to the disk and moved over:
     whatever happens, a full disk or a kill, the file under ``path`` is the old one or the new one,
-    whole. A link is followed; what is no regular file (``/dev/stdout``) is written as it is.
+    whole. A link is followed; what is no regular file (``/dev/stdout``) is
+    written at once in the end.
 
     Raises
     ------
@@ -39,8 +59,10 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        with target.open("wb") as file:
-            yield file
+        whole = io.BytesIO()  # a pipe has no places to go back to, and an archive is written so
+        yield whole
+        with target.open("wb") as device:
+            device.write(whole.getbuffer())
         return
     if target.exists() and not os.access(target, os.W_OK):  # the folder alone would let us
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
@@ -95,6 +117,67 @@ def require_writable(path: str | Path, *, folder: bool = False) -> None:
     place = target if target.exists() and not target.is_file() else place
     if not os.access(place, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def unpack_limit(size: int) -> int:
+    """Most bytes that a compressed file of ``size`` bytes may unpack to.
+
+    Deflate reaches 1032:1 on zeros, weights and texts hardly 20:1.
+
+    >>> unpack_limit(10) == 2**28, unpack_limit(10**8)
+    (True, 10000000000)
+    """
+    return max(UNPACKED, RATIO * size)
+
+
+def read_member(file: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """A member of an archive of at most ``most`` bytes, whatever the archive states of its size.
+
+    Raises
+    ------
+    ValueError
+        If it is larger, or packed by a method that has no limit; the message names it.
+    KeyError, OSError, zipfile.BadZipFile
+        If it is not there or cannot be read.
+    """
+    info = file.getinfo(name)
+    # A few bytes of the other methods unpack to megabytes before anybody can count them.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"the member {name!r} is packed by another method than deflate")
+    if info.file_size > most:
+        raise ValueError(
+            f"the member {name!r} unpacks to {info.file_size} bytes; {most} are accepted"
+        )
+    with file.open(info) as member:
+        # With no number, read() unpacks all that is there before it looks at the size stated.
+        return member.read(info.file_size + 1)
+
+
+def unzipped(source: BinaryIO) -> dict[str, bytes]:
+    """The members of an archive by name, which :func:`unpack_limit` limits in all.
+
+    Raises
+    ------
+    ValueError
+        If they are larger, a name is there twice, or as :func:`read_member` says.
+    OSError, zipfile.BadZipFile
+        If it cannot be read.
+    """
+    size = source.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(source) as file:
+        most, total = unpack_limit(size), 0
+        names: dict[str, None] = {}
+        for info in file.infolist():
+            if info.filename in names:
+                raise ValueError(f"the archive holds {info.filename!r} twice")
+            names[info.filename] = None
+            total += info.file_size
+        if total > most:
+            raise ValueError(
+                f"the archive of {size} bytes unpacks to {total}; {most} are accepted: store it "
+                "without compression if that is what it holds"
+            )
+        return {name: read_member(file, name, most) for name in names}
 
 
 def reserve(path: str | Path, size: int) -> None:

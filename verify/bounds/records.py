@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tangency.files import why, write
+from tangency.models.arrays import read_npz
 from tangency.models.errors import InputError
 
 __all__ = ["Records"]
@@ -87,9 +88,7 @@ class Records:
         try:
             with self.path.open("rb") as file:
                 file.seek(begin)
-                content = io.BytesIO(file.read(length))
-            with np.load(content, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                return read_npz(file.read(length))
         except OSError as error:
             raise InputError(f"{self.path}: {why(error)}") from None
         except Exception:  # whatever NumPy raises for what is no archive of arrays

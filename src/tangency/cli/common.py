@@ -115,14 +115,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     import numpy as np
 
     from tangency.models import InputError
+    from tangency.models.arrays import read_npz
 
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     try:
-        file = np.load(io.BytesIO(content), allow_pickle=False)
-        return {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
+        if content[:2] == b"PK":
+            return read_npz(content)
+        return {"x": np.load(io.BytesIO(content), allow_pickle=False)}
     except Exception as error:  # whatever a file that is no array, or a damaged zip, raises
         raise InputError(f"{path}: not a .npz or .npy file of arrays ({error})") from None
 

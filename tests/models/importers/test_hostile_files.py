@@ -1,5 +1,6 @@
 """No file runs code: each format with a payload in it ends in one of our errors."""
 
+import gzip
 import io
 import json
 import os
@@ -10,8 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from tangency import files
 from tangency.cli import main
 from tangency.models import InputError, TangencyError, from_layers, load
+from tangency.verify import ImplicitLayer
 
 EYE = np.eye(2, dtype="float32")
 
@@ -286,3 +289,208 @@ def test_checkpoint(tmp_path, ran, run, form):
     else:
         path.write_bytes(pickle.dumps(Payload(ran)))
     assert run(*options)[0] == 2
+
+
+# --- small files that unpack, unfold or allocate without limit ----------------------------------
+
+
+def calling(path, calls):
+    """An ONNX file of functions, each of which calls those listed for it in a row."""
+    import onnx
+
+    h = onnx.helper
+    opsets = [h.make_opsetid("", 17), h.make_opsetid("d", 1)]
+    functions = []
+    for i, names in enumerate(calls):
+        body = [
+            h.make_node(name, [f"t{k}"], [f"t{k + 1}"], domain="" if name == "Relu" else "d")
+            for k, name in enumerate(names)
+        ]
+        functions.append(h.make_function("d", f"f{i}", ["t0"], [f"t{len(names)}"], body, opsets))
+    ends = [h.make_tensor_value_info(n, 1, ["N", 4]) for n in "xy"]
+    last = h.make_node(f"f{len(calls) - 1}", ["x"], ["y"], domain="d")
+    graph = h.make_graph([last], "g", ends[:1], ends[1:])
+    model = h.make_model(graph, functions=functions, opset_imports=opsets, ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_local_functions_of_onnx_do_not_unfold_without_limit(tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    inliner = pytest.importorskip("onnx.inliner")
+    path = tmp_path / "f.onnx"
+    doubled = [["Relu"], *([f"f{i}"] * 2 for i in range(27))]  # 2^27 nodes
+    with pytest.raises(InputError, match=r"function 'f\d+' unfolds to \d+ nodes .* 200000 and"):
+        load(calling(path, doubled))
+    with pytest.raises(InputError, match=r"function 'f[01]' calls itself"):
+        load(calling(path, [["f1"], ["f0"]]))
+    inlined = inliner.inline_local_functions(onnx.load(calling(path, doubled[:4])))
+    assert len(inlined.graph.node) == 8
+    # The 14 calls within functions are counted, too: nobody else limits them.
+    monkeypatch.setattr("tangency.models.importers.onnx_read.NODES", 22)
+    assert load(calling(path, doubled[:4])).output_shape == (4,)
+    monkeypatch.setattr("tangency.models.importers.onnx_read.NODES", 21)
+    with pytest.raises(InputError, match="function 'f3' unfolds to 22 nodes"):
+        load(calling(path, doubled[:4]))
+
+
+def test_local_functions_of_onnx_do_not_repeat_their_constants_without_limit(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(files, "UNPACKED", 2**10)
+    monkeypatch.setattr(files, "RATIO", 2)
+    doubled = [["Relu"], *([f"f{i}"] * 2 for i in range(9))]
+    with pytest.raises(InputError, match=r"function 'f\d' unfolds to \d+ nodes and \d+ bytes"):
+        load(calling(tmp_path / "f.onnx", doubled))
+
+
+def packed(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return path
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits that a file of a few kB is beyond."""
+    monkeypatch.setattr(files, "UNPACKED", 2**16)
+
+
+def test_own_file_with_a_header_that_unpacks_without_limit(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("tangency.models.file.TEXT_LIMIT", 2**16)
+    path = packed(tmp_path / "b.tangency", {"structure.json": b"{" + b" " * 2**17})
+    with pytest.raises(InputError, match=r"'structure.json' unpacks to 131073 bytes; 65536 are"):
+        load(path)
+    assert run("inspect", path)[0] == 2
+
+
+def test_own_file_with_a_weight_larger_than_its_place(tmp_path):
+    path = own(tmp_path / "net.zip")
+    members = contents(path)
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((2**16, 2), "float32"))
+    members["weights/0.npy"] = buffer.getvalue()
+    with pytest.raises(InputError, match=r"'weights/0.npy' unpacks to 524416 bytes"):
+        load(packed(path, members))
+
+
+def test_own_file_of_zeros_is_read_however_small_it_is(tmp_path, small):
+    network = from_layers([np.zeros((900, 900))], "relu")  # packed a thousand times smaller
+    network.save(tmp_path / "zeros")
+    assert (tmp_path / "zeros").stat().st_size < network.weights["layer0.weight"].nbytes / 500
+    assert load(tmp_path / "zeros").hash == network.hash
+
+
+def test_own_file_with_an_input_that_no_memory_holds(tmp_path):
+    path = own(tmp_path / "net.zip")
+    members = contents(path)
+    header = json.loads(members["structure.json"])
+    header["nodes"][0]["shape"] = [2**18, 2**18]
+    members["structure.json"] = json.dumps(header)
+    with pytest.raises(InputError, match=r"has the shape \(262144, 262144\): 2147483648 entries"):
+        load(packed(path, members))
+
+
+def test_an_exported_program_that_unpacks_without_limit(tmp_path, small):
+    path = tmp_path / "net.pt2"
+    members = saved(path)
+    extra = member(members, "sample_inputs/model.pt").replace("model.pt", "zeros")
+    with pytest.raises(InputError, match=r"unpacks to \d+; \d+ are accepted"):
+        load(packed(path, {**members, extra: bytes(2**23)}))
+    bomb = packed(io.BytesIO(), {"a/data.pkl": pickle.dumps(None, 2), "a/data/0": bytes(2**17)})
+    members[member(members, "sample_inputs/model.pt")] = bomb.getvalue()
+    with pytest.raises(InputError, match=r"model.pt' is more than tensors.*unpacks to"):
+        load(packed(path, members, zipfile.ZIP_STORED))
+
+
+def test_an_exported_program_with_a_long_text(tmp_path, monkeypatch):
+    path = tmp_path / "net.pt2"
+    saved(path)
+    monkeypatch.setattr("tangency.models.importers.pt2.TEXT_LIMIT", 100)
+    with pytest.raises(InputError, match=r"json' has \d+ bytes; 100 are accepted"):
+        load(path)
+
+
+class Allocates:
+    def __init__(self, cls):
+        self.cls = cls
+
+    def __reduce__(self):
+        return self.cls, (2**4,)
+
+
+@pytest.mark.parametrize("name", ["bytearray", "UntypedStorage", "Tensor"])
+def test_an_exported_program_whose_pickle_allocates(tmp_path, name):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "net.pt2"
+    members = saved(path)
+    cls = bytearray if name == "bytearray" else getattr(torch, name)
+    members[member(members, "sample_inputs/model.pt")] = torch_file(Allocates(cls))
+    written(path, members)
+    with pytest.raises(InputError, match=rf"more than tensors.* names \S+ {name}"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["parts", "float16", "parameter", "view"])
+def test_what_torch_saves_of_tensors_is_read(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "net.pt2"
+    members = saved(path)
+    thing = {
+        "parts": [torch.arange(3), torch.Size([1]), torch.device("cpu"), torch.float64],
+        "float16": torch.ones(2, dtype=torch.bfloat16),
+        "parameter": {"a": torch.nn.Parameter(torch.ones(2)), "b": True},
+        "view": torch.ones(4, 4, dtype=torch.complex64).T[1:],
+    }[kind]
+    inputs = member(members, "sample_inputs/model.pt")
+    members[inputs.replace("model.pt", "thing.pt")] = torch_file(thing)
+    written(path, members)
+    assert load(path).output_shape == (2,)
+
+
+def test_compressed_weights_without_limit(tmp_path, small, run):
+    from scipy.io import savemat
+
+    path = tmp_path / "net.mat"
+    weights = np.empty((1, 2), object)  # a cell array
+    weights[0, 0], weights[0, 1] = np.zeros((400, 400)), np.zeros((400, 400))
+    savemat(path, {"W": weights}, do_compression=True)
+    with pytest.raises(InputError, match=r"above \d+ bytes"):
+        load(path)
+    savemat(path, {"W": weights})
+    assert load(path).input_shape == (400,)
+    path = tmp_path / "net.onnx.gz"
+    path.write_bytes(gzip.compress(b"\x08" * 2**20))
+    pytest.importorskip("onnx")
+    with pytest.raises(InputError, match=r"unpacks to more than \d+ bytes"):
+        load(path)
+    assert run("inspect", path)[0] == 2
+
+
+def test_arrays_without_limit(tmp_path, small, run):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, x=np.zeros((2**17, 2), "float32"), y=np.zeros(2**17, int))
+    status, printed = run("bounds", own(tmp_path / "net.zip"), "--data", path, "--eps", 0.1)
+    assert status == 2
+    assert "unpacks to" in printed
+    zeros = {name: np.zeros((400, 400)) for name in "WUC"}
+    np.savez_compressed(path, format="tangency-implicit 1", activation="relu", **zeros)
+    with pytest.raises(InputError, match=r"not an implicit layer.*unpacks to"):
+        ImplicitLayer.load(path)
+    np.savez(path, format="tangency-implicit 1", activation="relu", **zeros)
+    assert ImplicitLayer.load(path).input_shape == (400,)
+
+
+def test_a_member_that_states_less_than_it_unpacks_to(tmp_path):
+    path = packed(tmp_path / "a.zip", {"a": bytes(2**20)})
+    data = path.read_bytes().replace((2**20).to_bytes(4, "little"), (16).to_bytes(4, "little"))
+    with zipfile.ZipFile(io.BytesIO(data)) as file, pytest.raises(zipfile.BadZipFile):
+        files.read_member(file, "a", 2**20)
+    other = packed(tmp_path / "b.zip", {"a": bytes(2**20)}, zipfile.ZIP_BZIP2)
+    with other.open("rb") as file, pytest.raises(ValueError, match="'a' is packed by another"):
+        files.unzipped(file)

@@ -6,7 +6,6 @@ others; it says of which chain they are, and it proves nothing.
 """
 
 import hashlib
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tangency.files import replacing, why
+from tangency.models.arrays import read_npz
 from tangency.models.errors import InputError
 from tangency.verify.certificate.layers import (
     Activation,
@@ -116,7 +116,11 @@ class Checkpoint:
         self.question = question
         self.points: list[Point | None] = [None] * points
         self._saved, self._fresh = -math.inf, False
-        if self.path.exists():
+        try:
+            there = self.path.exists()
+        except OSError as error:  # a name that is too long
+            raise InputError(f"{path}: {why(error)}") from None
+        if there:
             self._read()
         elif not self.path.parent.is_dir():
             raise InputError(f"{path}: the folder of the checkpoint does not exist")
@@ -181,9 +185,7 @@ class Checkpoint:
 
     def _read(self) -> None:
         try:
-            content = io.BytesIO(self.path.read_bytes())
-            with np.load(content, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(self.path.read_bytes())
             kind = str(arrays["format"])
             chain, question = str(arrays["chain"]), str(arrays["question"])
             count = int(arrays["points"])
