@@ -16,9 +16,18 @@ from typing import Any
 import numpy as np
 
 from tangency.models.errors import UnsupportedError
+from tangency.models.importers.coupling import find_coupling
 from tangency.models.importers.probes import make_probes
 from tangency.models.network import Network
-from tangency.models.ops import LayerNorm, numpy_backend
+from tangency.models.ops import (
+    Extremum,
+    GroupSort,
+    LayerNorm,
+    MaxPool,
+    ReduceExtremum,
+    Select,
+    numpy_backend,
+)
 
 __all__ = ["RTOL", "check_import"]
 
@@ -30,8 +39,14 @@ RTOL = {"float32": 1e-5, "float64": 1e-12}
 #: a sum of n terms in sequence is off by up to sqrt(n) times what its terms' rounding makes.
 ULPS, DRAWS, TIMES = 4.0, 8, 16.0
 
+#: Ops that give back one of their operands, however large the others are.
+CHOICES = (Extremum, GroupSort, MaxPool, ReduceExtremum, Select)
+
 #: Inputs that a model which takes one sample at a time is asked for.
 SINGLES = 24
+
+#: What mixes the samples of a batch as a rule, for messages.
+MIXERS = "batch norm in training mode, dropout, a maximum or mean over the batch?"
 
 Reference = Callable[..., Any]
 
@@ -48,7 +63,9 @@ def check_import(
 
     The inputs are those of :func:`~tangency.models.importers.probes.make_probes`. A model with a
     batch axis is asked for all of them at once and for a part of them in another order, so that a
-    model whose samples see each other, or which changes from call to call, is found out.
+    model whose samples see each other, or which changes from call to call, is found out; and with
+    samples of any size among them, where it is compared with itself
+    (:func:`~tangency.models.importers.coupling.find_coupling`).
 
     Parameters
     ----------
@@ -83,6 +100,7 @@ def check_import(
                 continue
             calls.append(rows)
             answers.append(outputs)
+    asked_in_batches = bool(calls)
 
     def one(i: int) -> list[np.ndarray]:
         outputs = _listed(reference(*probes.rows(slice(i, i + 1) if batched else i)))
@@ -97,6 +115,18 @@ def check_import(
         found = ours.difference(rows, outputs)
         if found is not None:
             raise UnsupportedError(_explained(found, probes.words[found.row], ours, one))
+    if asked_in_batches:
+        rows, outputs = calls[-1], answers[-1]
+        coupled = find_coupling(
+            lambda *inputs: _listed(reference(*inputs)),
+            probes.rows(rows),
+            outputs,
+            count=count,
+            rtol=ours.rtol,
+            spread=lambda places: ours.spread(rows[places]),
+        )
+        if coupled is not None:
+            raise UnsupportedError(f"the model mixes its samples ({MIXERS}): {coupled}")
 
 
 @dataclass(frozen=True)
@@ -127,8 +157,7 @@ def _explained(found: _Difference, words: str, ours: _Ours, one: Callable[[int],
     if agrees == [True, True]:
         return (
             "the outputs of a batch differ from those of its samples one by one, or the model "
-            "mixes its samples otherwise (batch norm in training mode, dropout, a maximum or mean "
-            f"over the batch?); put it in evaluation mode. {where}"
+            f"mixes its samples otherwise ({MIXERS}); put it in evaluation mode. {where}"
         )
     if not same:
         return f"the model's output changes from call to call (dropout, a counter?). {where}"
@@ -183,12 +212,20 @@ class _Ours:
         """Where a framework may give zero: at the subnormal numbers."""
         return 4 * float(self.info.tiny)
 
-    def _confirmed(self, rows: np.ndarray, theirs: list[np.ndarray]) -> _Difference | None:
-        """The first entry whose difference is more than rounding explains."""
+    def spread(self, rows: np.ndarray) -> list[np.ndarray]:
+        """How far rounding moves the outputs at these probes."""
+        return [np.stack(ys) for ys in zip(*(k[1] for k in self._at(rows)), strict=True)]
+
+    def _at(self, rows: np.ndarray) -> list[tuple[list[np.ndarray], list[np.ndarray], float]]:
+        """What :meth:`_rounding` says of each probe; it is asked once."""
         new = np.array([i for i in rows if i not in self._known], int)
         if new.size:
             self._known |= dict(zip(new.tolist(), self._rounding(new), strict=True))
-        known = [self._known[i] for i in rows.tolist()]
+        return [self._known[i] for i in rows.tolist()]
+
+    def _confirmed(self, rows: np.ndarray, theirs: list[np.ndarray]) -> _Difference | None:
+        """The first entry whose difference is more than rounding explains."""
+        known = self._at(rows)
         exact, noise = (
             [np.stack(ys) for ys in zip(*(k[j] for k in known), strict=True)] for j in (0, 1)
         )
@@ -225,7 +262,8 @@ class _Ours:
 
         Every value inside is changed by a few units of roundoff, of itself, and of the argument
         and of one after a function: ``0.5 x (1 + erf(x))`` is good to a unit of x, ``exp(x) - 1``
-        to one of 1. That is done some times, and the largest change of an output counts; it is
+        to one of 1. (What was chosen among others, by a maximum or a condition, has no part of
+        theirs.) That is done some times, and the largest change of an output counts; it is
         infinite where an output is a number at some times only (the logarithm of a sum near zero).
         """
         network, rng = self._wide, np.random.default_rng(2)
@@ -246,7 +284,7 @@ class _Ours:
                     x = node.op.apply(numpy_backend(), params, *taken)
                     x = np.broadcast_to(x, ((1 + DRAWS) * n, *x.shape[1:]))
                     size = np.abs(x)
-                    if not node.op.affine:
+                    if not (node.op.affine or _chooses(node.op)):
                         like = [np.abs(v) for v in taken if v.shape == x.shape]
                         size = np.max([size, *like, np.ones_like(size)], axis=0)
                     if isinstance(node.op, LayerNorm):
@@ -268,6 +306,11 @@ class _Ours:
                 exact.append(y[0])
                 noise.append(np.where(sure, spread, np.inf))
         return [([y[i] for y in exact], [y[i] for y in noise], float(largest[i])) for i in range(n)]
+
+
+def _chooses(op: Any) -> bool:
+    record = getattr(op, "activation", None)
+    return isinstance(op, CHOICES) or (record is not None and record.name == "relu")
 
 
 def _lost_digits(op: LayerNorm, x: np.ndarray) -> np.ndarray:

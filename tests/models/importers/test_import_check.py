@@ -79,6 +79,129 @@ def test_a_model_that_mixes_its_samples_is_refused(name):
     assert "report" not in str(error.value)
 
 
+BOUND = np.full(5, 3e4, "float32")
+X5 = np.zeros((1, 5), "float32")
+
+
+def mean_beyond(bound):
+    return lambda x, nx: x + nx.maximum(x.mean(0) - np.float32(bound), 0)
+
+
+#: Models that mix their samples only far beyond the probes. At a batch of one each of them reads
+#: as a function of one sample.
+FAR = {
+    "the first": lambda x, nx: x + nx.maximum(x[:1] - BOUND, 0),
+    "the last": lambda x, nx: x + nx.maximum(x[-1:] - BOUND, 0),
+    "one inside": lambda x, nx: x + nx.maximum(x[x.shape[0] // 2] - BOUND, 0),
+    "the first, below": lambda x, nx: x + nx.maximum(-x[:1] - BOUND, 0),
+    **{f"mean beyond {t:g}": mean_beyond(t) for t in (3e4, 3e5, 3e6, 3e7)},
+    "maximum": lambda x, nx: x - nx.maximum(x.max() - np.float32(1e9), 0),
+    "minimum of all": lambda x, nx: x + nx.maximum(x.min(0) - BOUND, 0),
+    "maximum of all": lambda x, nx: x - nx.maximum(-BOUND - x.max(0), 0),
+    "gate": lambda x, nx: x * nx.where(x.sum() > 1e30, np.float32(0), np.float32(1)),
+    "gate below": lambda x, nx: x * nx.where(x.sum() < -1e30, np.float32(0), np.float32(1)),
+    "band": lambda x, nx: x + nx.maximum(1 - nx.abs(x.max() / np.float32(1e12) - 1), 0),
+    "a small step": lambda x, nx: x + nx.where(x.max() > 1e9, np.float32(1e-2), np.float32(0)),
+    "to the first": lambda x, nx: (
+        x + nx.maximum(x.max() - BOUND, 0) * (np.arange(len(x))[:, None] == 0).astype("f4")
+    ),
+    "not a number": lambda x, nx: x + 0 * x.sum(0),
+}
+
+#: The like; each of them is x + max(x - BOUND, 0) at a batch of one.
+ORDER = {
+    "sum of those before": lambda x, nx: x + nx.maximum(nx.cumsum(x, 0) - BOUND, 0),
+    "sum of those behind": lambda x, nx: (
+        x + nx.maximum(nx.flip(nx.cumsum(nx.flip(x, (0,)), 0), (0,)) - BOUND, 0)
+    ),
+    "rolled": lambda x, nx: x + nx.maximum(nx.roll(x, 1, 0) - BOUND, 0),
+    "flipped": lambda x, nx: x + nx.maximum(nx.flip(x, (0,)) - BOUND, 0),
+    "sorted": lambda x, nx: x + nx.maximum(nx.sort(x, 0) - BOUND, 0),
+}
+
+
+@pytest.mark.parametrize("name", [*FAR, *ORDER])
+def test_a_model_that_mixes_its_samples_far_out_is_refused(name):
+    model = (FAR | ORDER)[name]
+
+    def quiet(x):
+        with np.errstate(all="ignore"):
+            return model(x, np)
+
+    one = FAR.get(name, FAR["the first"])
+    network = from_jax(lambda x: one(x, jnp), X5, check=False)
+    with pytest.raises(UnsupportedError, match="mixes its samples"):
+        check_import(network, quiet, batched=True)
+
+
+@pytest.mark.parametrize("name", [*FAR, *ORDER])
+def test_from_jax_refuses_what_mixes_far_out(name):
+    match = "mixes its samples" if name in FAR else None
+    with pytest.raises(UnsupportedError, match=match):
+        from_jax(lambda x: (FAR | ORDER)[name](x, jnp), X5)
+
+
+@pytest.mark.parametrize(
+    "name", ["the first", "the last", "mean", "maximum", "minimum of all", "gate"]
+)
+def test_from_torch_refuses_what_mixes_far_out(name):
+    torch = pytest.importorskip("torch")
+    from tangency.models import from_torch
+
+    relu = torch.relu
+    forward = {
+        "the first": lambda x: x + relu(x[:1] - 3e4),
+        "the last": lambda x: x + relu(x[-1:] - 3e4),
+        "mean": lambda x: x + relu(x.mean(0) - 3e7),
+        "maximum": lambda x: x - relu(x.amax() - 1e9),
+        "minimum of all": lambda x: x + relu(x.amin(0) - 3e4),
+        "gate": lambda x: x * torch.where(x.sum() > 1e30, 0.0, 1.0),
+    }[name]
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return forward(x)
+
+    with pytest.raises(UnsupportedError, match="mixes its samples"):
+        from_torch(Model(), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+@pytest.mark.parametrize(("op", "bound"), [("ReduceMax", 1e9), ("ReduceMean", 3e4)])
+def test_from_onnx_refuses_what_mixes_far_out(op, bound, runtime, monkeypatch):
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    from tangency.models import from_onnx
+    from tangency.models.importers import onnx_reference
+
+    if runtime:
+        pytest.importorskip("onnxruntime")
+    else:
+        monkeypatch.setattr(onnx_reference, "_runtime", lambda model: 1 / 0)
+    nodes = [
+        helper.make_node(op, ["x"], ["m"], keepdims=1),
+        helper.make_node("Sub", ["m", "b"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+        helper.make_node("Sub", ["x", "r"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, 1, ["n", 5]) for n in "xy"]
+    held = [numpy_helper.from_array(np.float32([bound]), "b")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UnsupportedError, match="mixes its samples"):
+        from_onnx(model)
+
+
+def test_a_large_number_that_is_not_chosen_makes_no_rounding():
+    network = from_jax(
+        lambda x: jnp.where(x > 1e30, 0.0, x) + jax.nn.relu(x - 1e9), X5, check=False
+    )
+    check_import(network, lambda x: x, batched=True)
+    with pytest.raises(UnsupportedError, match="misread"):
+        check_import(network, lambda x: x * np.float32(1.01), batched=True)
+
+
 def test_rolled_samples_are_refused():
     with pytest.raises(UnsupportedError):
         from_jax(lambda x: jnp.roll(x, 1, axis=0), X)
@@ -192,3 +315,61 @@ def test_where_the_evaluator_of_onnx_is_wrong(name, runtime, monkeypatch):
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], held)
     opsets = [helper.make_opsetid("", opset)]
     assert from_onnx(helper.make_model(graph, opset_imports=opsets, ir_version=7)) is not None
+
+
+ORDINARY = {
+    "convolutions, batch norm": lambda nn: (
+        nn.Sequential(
+            *(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 3, 2), nn.Softplus(), nn.Flatten(), nn.Linear(3, 2), nn.Softmax(-1)),
+        ),
+        (1, 2, 6, 6),
+    ),
+    "transformer": lambda nn: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (1, 4, 8)),
+    "sines": lambda nn: (Sines(nn, 5), (1, 5)),
+}
+
+
+def Sines(nn, width):
+    """Layers of sines at a high frequency, each of which loses digits."""
+    import torch
+
+    class Sine(nn.Module):
+        def forward(self, x):
+            return torch.sin(30 * x)
+
+    linear = [nn.Linear(width, width) for _ in range(4)]
+    return nn.Sequential(*(layer for part in linear for layer in (part, Sine())))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_models_of_torch_are_not_refused(name, dtype):
+    torch = pytest.importorskip("torch")
+    from tangency.models import from_torch
+
+    torch.manual_seed(0)
+    module, shape = ORDINARY[name](torch.nn)
+    kind = getattr(torch, dtype)
+    from_torch(module.to(kind).eval(), torch.zeros(shape, dtype=kind))
+
+
+def test_ordinary_models_of_jax_are_not_refused():
+    from_jax(lambda x: jnp.sin(30 * jnp.sin(30 * (jnp.sin(30 * x) @ W[:5, :5]))), X5)
+
+    def attention(x):
+        scores = jax.nn.softmax(x @ x.swapaxes(-1, -2), axis=-1)
+        return jax.nn.logsumexp(scores @ x, axis=-1)
+
+    from_jax(attention, np.zeros((1, 4, 5), "float32"))
+
+    def recurrent(x):
+        h = c = jnp.zeros((len(x), 5))
+        for t in range(x.shape[1]):
+            gates = x[:, t] @ W[:5, :20] + h @ W[5:10, :20]
+            i, f, o, g = jnp.split(gates, 4, axis=1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return h
+
+    from_jax(recurrent, np.zeros((1, 3, 5), "float32"))
