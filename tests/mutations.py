@@ -51,6 +51,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tests/verify/test_rounding_rigorous.py",
             "tests/verify/test_rounding_steps.py",
+            "tests/verify/test_rounding_forward.py",
             "tests/verify/test_rounding_ops.py",
         ),
     ),
