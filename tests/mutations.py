@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 f"tests/models/activations/test_kinks.py::test_{name}"
                 for name in (
                     "zero_times_infinity_is_open",
+                    "a_choice_has_the_slopes_of_its_jump",
                     "what_is_not_shown_to_be_continuous_has_no_finite_slope",
                     "branches_that_meet_are_shown_to_meet",
                     "the_direction_of_a_jump_is_found",
