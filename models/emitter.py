@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.errors import InputError, UnsupportedError
-from tangency.models.gains import Gains
+from tangency.models.gains import Entries, Gains
 from tangency.models.network import Network
 from tangency.models.ops import Constant, Input, Op, Reshape, Shape
 from tangency.models.ops.base import normalise_axis
@@ -274,6 +274,10 @@ class Emitter:
         )
         weights = {key: self.weights[key] for key in structure.param_shapes}
         return Network(structure, weights, source=source)
+
+    def held(self, key: str) -> list[tuple[Entries, float]]:
+        """Which entries of the parameters a weight may hold, with their factors."""
+        return self.gains.held(self._named.get(key, key))
 
     def _ancestors(self, ends: Iterable[int]) -> set[int]:
         seen: set[int] = set()

@@ -178,7 +178,7 @@ def load(path: str | Path) -> Network:
                 decode_op(n["op"]),
                 tuple(n["inputs"]),
                 tuple(n["shape"]),
-                tuple(Param(role, key, tuple(s), *rest) for role, key, s, *rest in n["params"]),
+                tuple(_read_param(*p) for p in n["params"]),
             )
             for n in header["nodes"]
         )
@@ -197,5 +197,13 @@ def load(path: str | Path) -> Network:
 
 
 def _param(p: Param) -> list[Any]:
-    """A parameter's entry; its gain is written where it is not 1."""
-    return [p.role, p.key, p.shape, p.trainable, *(() if p.gain == 1.0 else (p.gain,))]
+    """A parameter's entry; gain and entries are written where they are not 1 and none."""
+    rest = [] if p.gain == 1.0 and p.entries is None else [p.gain]
+    return [p.role, p.key, p.shape, p.trainable, *rest, *([] if p.entries is None else [p.entries])]
+
+
+def _read_param(
+    role: str, key: str, shape: list[int], trainable: bool, gain: Any = 1.0, entries: Any = None
+) -> Param:
+    place = None if entries is None else tuple(entries)
+    return Param(role, key, tuple(shape), trainable, gain, place)

@@ -49,6 +49,11 @@ class Gains:
         """The weight ``key`` depends on the parameters in another way."""
         self._computed.add(key)
 
+    def held(self, key: str) -> list[tuple[Entries, float]]:
+        """What was noted of a weight; nothing where it is computed in another way, in part even."""
+        notes = [] if key in self._computed else self._notes.get(key, [])
+        return notes if all(e.size and e.min() >= 0 and g for e, g in notes) else []
+
     def settled(self, held: Mapping[str, int]) -> dict[str, float | None]:
         """The gain of each weight; None where there is no such factor.
 

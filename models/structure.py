@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from tangency.models.errors import InputError
 from tangency.models.ops import Backend, Constant, Input, Op, Shape
 
@@ -32,8 +34,12 @@ class Param:
     gain : float or None
         The weight is this number times entries of the model's own parameters that no other weight
         holds: 1 where it is a parameter, 0.5 where the model computes ``a / 2`` from its a. None
-        where it is computed in another way or shares its entries with a weight of other shape, so
-        that derivatives by the weight are none by the parameters.
+        where it is computed in another way, so that derivatives by the weight are none by the
+        parameters.
+    entries : tuple of int or None
+        Where other weights hold entries of the same parameters (a matrix and its transpose): the
+        number of the weight's first entry, of all parameters numbered through, and the strides
+        of its axes. None where no other weight does.
     """
 
     role: str
@@ -41,6 +47,14 @@ class Param:
     shape: Shape
     trainable: bool = True
     gain: float | None = 1.0
+    entries: tuple[int, ...] | None = None
+
+    def places(self) -> Any:
+        """The numbers of the entries, ``shape``, of a weight that has them."""
+        assert self.entries is not None
+        offset, *strides = self.entries
+        steps = [np.arange(n) * s for n, s in zip(self.shape, strides, strict=True)]
+        return offset + sum(np.ix_(*steps)) if steps else np.array(offset)
 
 
 @dataclass(frozen=True)

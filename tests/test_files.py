@@ -14,7 +14,7 @@ import pytest
 import tangency
 from tangency import files
 from tangency.cli.certify_local import write_json
-from tangency.cli.common import save_arrays, save_plot
+from tangency.cli.common import Outputs, save_arrays, save_plot
 from tangency.gpu.errors import PlanError
 from tangency.gpu.journal import Journal
 from tangency.models import InputError, from_layers
@@ -28,6 +28,30 @@ from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_cannot_be_written_is_seen_before(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "loose").symlink_to(tmp_path / "no" / "x")
+    for path in ("new", "file"):
+        files.require_writable(tmp_path / path)
+    for path in ("new", "deep/new", "."):
+        files.require_writable(tmp_path / path, folder=True)
+    for path, folder, error in (
+        ("no/x", False, FileNotFoundError),
+        ("loose", False, FileNotFoundError),
+        ("file/x", False, NotADirectoryError),
+        (".", False, IsADirectoryError),
+        ("file", True, NotADirectoryError),
+        ("file/x", True, NotADirectoryError),
+    ):
+        with pytest.raises(error):
+            files.require_writable(tmp_path / path, folder=folder)
+    monkeypatch.setattr(os, "access", lambda place, _: place != tmp_path)
+    for folder in (False, True):
+        with pytest.raises(PermissionError):
+            files.require_writable(tmp_path / "new", folder=folder)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["file", "loose"]
 
 
 def test_what_was_there_stays_when_the_disk_is_full(tmp_path, monkeypatch):
@@ -219,6 +243,13 @@ class Plotted:
         return plot(get("tanh"))
 
 
+def output(path, how, *args, **named):
+    """As a command writes it, and says afterwards what went wrong."""
+    outputs = Outputs()
+    outputs.write(path, how, *args, **named)
+    outputs.emit(False, {}, "the answer")
+
+
 WRITERS = {
     "certificate": ("a.cert", certificate),
     "network": ("a.tangency", NETWORK.save),
@@ -226,10 +257,10 @@ WRITERS = {
     "checkpoint": ("a.npz", checkpoint),
     "arrays": (
         "a.npz",
-        lambda path: save_arrays(path, a=np.random.default_rng(0).normal(size=999)),
+        lambda path: output(path, save_arrays, a=np.random.default_rng(0).normal(size=999)),
     ),
-    "plot": ("a.png", lambda path: save_plot(path, Plotted())),
-    "answer": ("a.json", lambda path: write_json(path, {"a": list(range(2000))})),
+    "plot": ("a.png", lambda path: output(path, save_plot, Plotted())),
+    "answer": ("a.json", lambda path: output(path, write_json, {"a": list(range(2000))})),
     "journal": ("a.tiles", lambda path: Journal(path, {"a": list(range(2000))}).finished()),
 }
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tangency._version import __version__
 from tangency.models.errors import InputError, NotProvedError, TangencyError
 from tangency.verify.certificate.claim import Certificate, Claim, claim_of
@@ -159,6 +161,10 @@ def check(
         certificate = read_certificate(certificate)
     if (x is None) != (eps is None):
         raise InputError("x and eps go together: samples and the radius around them")
+    about = {"y": y, "clip": clip, "samples": samples, "norm": None if norm == "inf" else norm}
+    for name, given in about.items():
+        if x is None and given is not None:
+            raise InputError(f"{name} is about samples: give x and eps")
     covered, claim = None, None
     words, statement, reason = "nothing: it is malformed", {}, ""
     try:
@@ -194,7 +200,8 @@ def _proved(certificate: Certificate, network: Model, exact: bool) -> Claim | Ou
     for a false claim; `write_certificate`, whose witness is no stranger's, lets it pass.
     """
     try:
-        return prove(certificate, network, exact=exact)
+        with np.errstate(all="ignore"):  # no setting of the caller's decides what is proved
+            return prove(certificate, network, exact=exact)
     except TangencyError:
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError) as error:
@@ -253,7 +260,8 @@ def write_certificate(
     certificate = certificate_of(bound, network, source)
     require_valid(certificate)
     try:
-        prove(certificate, network)
+        with np.errstate(all="ignore"):
+            prove(certificate, network)
     except NotProvedError as error:
         raise NotProvedError(f"the bound is not proved for this network: {error}") from None
     write(path, certificate)

@@ -81,13 +81,14 @@ def outputs_certificate(
     )
     witness = LinearWitness(statement.method, statement.plain, slopes)
     region = InputSet(low, high, part)
-    if not np.isfinite(statement.lower).all():
+    spec, lower = statement.minima()
+    if not np.isfinite(lower).all():
         raise InputError("a bound is infinite, and has no place in a certificate")
-    proved = np.minimum(lower_bounds(network, region, statement.spec, witness), statement.lower)
-    if not (proved >= statement.lower - 1e-9 * (1.0 + np.abs(statement.lower))).all():
+    proved = np.minimum(lower_bounds(network, region, spec, witness), lower)
+    if not (proved >= lower - 1e-9 * (1.0 + np.abs(lower))).all():
         raise NotProvedError("the bounds are not proved for this network: are they of another one?")
     stated = proved - SLACK * np.abs(proved)
-    claim = OutputsClaim(low, high, np.asarray(statement.spec, dtype=np.float64), stated, ball)
+    claim = OutputsClaim(low, high, np.asarray(spec, dtype=np.float64), stated, ball)
     return Certificate(
         claim,
         network.hash,

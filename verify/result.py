@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tangency.models.errors import InputError
-from tangency.models.intervals import Interval
+from tangency.models.errors import InputError, NotProvedError
 from tangency.verify.certificate.outputs import Method
 from tangency.verify.certificate.source import Source
 from tangency.verify.certificate.witness import ChainWitness
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
-__all__ = ["Bounds", "LipschitzBound", "Robustness", "Statement", "two_sided"]
+__all__ = ["Bounds", "LipschitzBound", "Robustness", "Statement", "consistent"]
 
 Array = Any
 Pair = tuple[Array, Array]
@@ -24,16 +23,19 @@ Pair = tuple[Array, Array]
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """That ``spec[n, s] . f(x) >= lower[n, s]`` for all x of set n, f flattened.
+    """That ``lower[n, s] <= spec[n, s] . f(x) <= upper[n, s]`` for all x of set n, f flattened.
 
     Attributes
     ----------
     inputs : InputSet
         N sets of inputs.
-    spec : (N or 1, S, outputs) array
-        The linear functions.
+    spec : (N or 1, S, outputs) array, optional
+        The linear functions; None for the outputs themselves, of which there may be too many for
+        their square.
     lower : (N, S) array
         Their bounds.
+    upper : (N, S) array, optional
+        Where they have upper bounds, too.
     method : {"ibp", "crown-ibp", "crown", "forward"}
         Of the walk that proved them.
     plain : bool
@@ -43,8 +45,9 @@ class Statement:
     """
 
     inputs: InputSet
-    spec: Array
+    spec: Array | None
     lower: Array
+    upper: Array | None
     method: Method
     plain: bool
     slopes: Mapping[int, tuple[Array, ...]] = field(default_factory=dict)
@@ -56,8 +59,9 @@ class Statement:
             ball = BallPart(_part(ball.center, mask), _part(ball.radius, mask), ball.norm)
         return Statement(
             InputSet(_part(self.inputs.lower, mask), _part(self.inputs.upper, mask), ball),
-            _part(self.spec, mask),
+            None if self.spec is None else _part(self.spec, mask),
             _part(self.lower, mask),
+            None if self.upper is None else _part(self.upper, mask),
             self.method,
             self.plain,
             {i: tuple(_part(v, mask) for v in own) for i, own in self.slopes.items()},
@@ -70,12 +74,12 @@ class Statement:
         if not parts:
             return None
         first = parts[0]
-        assert first.inputs.ball is None
         nodes = first.slopes
         return Statement(
-            InputSet(_all([p.inputs.lower for p in parts]), _all([p.inputs.upper for p in parts])),
-            _all([p.spec for p in parts]),
+            InputSet.joined([p.inputs for p in parts]),
+            None if first.spec is None else _all([p.spec for p in parts]),
             _all([p.lower for p in parts]),
+            None if first.upper is None else _all([p.upper for p in parts]),
             first.method,
             first.plain,
             {
@@ -84,23 +88,24 @@ class Statement:
             },
         )
 
+    def minima(self) -> tuple[Array, Array]:
+        """Functions ``(N or 1, S', outputs)`` and their lower bounds ``(N, S')``, all written out.
 
-def two_sided(
-    inputs: InputSet,
-    spec: Array | None,
-    found: Interval,
-    method: Method,
-    plain: bool,
-    slopes: Mapping[int, tuple[Array, ...]],
-    *,
-    upper: bool,
-) -> Statement:
-    """Bounds of outputs ``(N, *shape)``, or of a specification, as one statement about minima."""
-    low, high = (v.reshape((len(v), -1)) for v in (found.lower, found.upper))
-    maps = np.eye(low.shape[1])[None] if spec is None else spec
-    if upper:
-        maps, low = np.concatenate([maps, -maps], axis=1), np.concatenate([low, -high], axis=1)
-    return Statement(inputs, maps, low, method, plain, slopes)
+        An upper bound of a function is a lower bound of its negative. For a certificate alone: for
+        outputs themselves the functions take memory of their square.
+        """
+        spec = np.eye(self.lower.shape[1])[None] if self.spec is None else self.spec
+        if self.upper is None:
+            return spec, self.lower
+        return (
+            np.concatenate([spec, -spec], axis=1),
+            np.concatenate([self.lower, -self.upper], axis=1),
+        )
+
+
+def radius_label(norm: str) -> str:
+    """The radius of a ball in the words of a plot."""
+    return rf"$\ell_{{{norm.replace('inf', chr(92) + 'infty')}}}$ radius"
 
 
 def _part(v: Array, mask: Array) -> Array:
@@ -214,7 +219,9 @@ class Robustness:
     prediction, labels : (N,) array of int
         Class of the largest score at the sample itself (float64), and the label.
     eps : float
-        Radius in the l-infinity norm.
+        Radius of the balls.
+    norm : {"inf", "2", "1"}
+        Of the balls.
     method, attack : str
         How the two sides were found.
     seconds : float
@@ -243,6 +250,7 @@ class Robustness:
     method: str
     attack: str
     seconds: float
+    norm: str = "inf"
     certified: bool = True
     statement: Statement | None = field(default=None, repr=False)
     source: Source | None = field(default=None, repr=False)
@@ -277,7 +285,7 @@ class Robustness:
             "attacked_accuracy": self.attacked_accuracy,
             "samples": self.samples,
             "eps": self.eps,
-            "norm": "linf",
+            "norm": f"l{self.norm}",
             "method": self.method,
             "attack": self.attack,
             "certified": self.certified,
@@ -296,10 +304,22 @@ class Robustness:
         axes.bar_label(bars, labels=[f"{100 * v:.1f} %" for v in values])
         axes.set_ylim(0.0, 1.1)
         axes.set_ylabel("fraction of samples")
-        axes.set_title(
-            f"{self.samples} samples, $\\ell_\\infty$ radius {self.eps:g} ({self.method})"
-        )
+        where = f"{radius_label(self.norm)} {self.eps:g}"
+        axes.set_title(f"{self.samples} samples, {where} ({self.method})")
         return figure
+
+
+def consistent(lower: float | None, upper: float) -> float | None:
+    """Return a lower bound that a search attained, no more than the proved upper one.
+
+    Raises
+    ------
+    NotProvedError
+        If it contradicts the upper bound by more than the search's own rounding errors.
+    """
+    if lower is not None and lower > upper * (1.0 + 1e-9) + 1e-320:
+        raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
+    return None if lower is None else min(lower, upper)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,17 @@ from tangency.models.network import Network
 from tangency.models.ops import Shape
 from tangency.verify.rigorous.sets import BallPart, InputSet
 
-__all__ = ["Ball", "Box", "Region", "ball_around", "input_intervals", "input_sets", "norm_of"]
+__all__ = [
+    "Ball",
+    "Box",
+    "Region",
+    "around",
+    "ball_around",
+    "box_around",
+    "input_intervals",
+    "input_sets",
+    "norm_of",
+]
 
 Array = Any
 
@@ -180,6 +190,16 @@ class Ball:
 
 
 Region = Box | Ball
+
+
+def around(x: Array, eps: float, norm: str, clip: tuple[float, float] | None = None) -> Region:
+    """The balls of a norm, "inf", "2" or "1", around samples: rounded outwards, for proofs."""
+    return Box.around(x, eps, clip=clip) if norm == "inf" else Ball(x, eps, int(norm), clip)
+
+
+def box_around(region: Region) -> Box:
+    """The smallest box that holds a region, rounded outwards."""
+    return region if isinstance(region, Box) else Box(region.interval.lower, region.interval.upper)
 
 
 def input_sets(network: Network, box: Region | Sequence[Region]) -> list[InputSet]:

@@ -118,6 +118,7 @@ def _on_boxes(record: "Activation", order: int, box: Interval) -> Interval:
     return Interval._make(low, high)
 
 
+@np.errstate(all="ignore")  # interval arithmetic meets infinities
 def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi`` on boxes; see :meth:`Activation.range_on`."""
     box = check_boxes(record, lower, upper)
@@ -141,6 +142,7 @@ def range_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     return _on_boxes(record, 0, box)
 
 
+@np.errstate(all="ignore")  # interval arithmetic meets infinities
 def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     """Enclose ``phi'`` on boxes; see :meth:`Activation.slopes_on`."""
     box = check_boxes(record, lower, upper)
@@ -151,6 +153,7 @@ def slopes_on(record: "Activation", lower: Any, upper: Any) -> Interval:
     return _on_boxes(record, 1, box)
 
 
+@np.errstate(all="ignore")
 def slope_range(record: "Activation") -> tuple[float, float]:
     """Enclose all slopes; see :attr:`Activation.slope_range`."""
     if record.staircase or "slope" in record.single_use:

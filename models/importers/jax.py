@@ -13,6 +13,7 @@ from tangency.models.errors import InputError, MissingPackageError, TangencyErro
 from tangency.models.importers._recognise import recognise
 from tangency.models.importers.check import check_import
 from tangency.models.importers.jaxpr.functions import Function, Leaf, as_function, check_leaves
+from tangency.models.importers.jaxpr.ties import with_ties
 from tangency.models.network import Network, precision
 
 __all__ = ["from_jax"]
@@ -51,7 +52,7 @@ def from_jax(
         The parameters; a weight is called by its path, ``"layers.0.weight"``. Leaves under
         ``"batch_stats"`` are not trainable, all others are. A weight that the model computes from
         its parameters stands under the name of the first trainable one, and its ``Param.gain``
-        says how it depends on them.
+        says how it depends on them; ``Param.entries`` where others hold the same entries.
     batch_axis : int or None
         Axis of the inputs and outputs that counts samples; None for a model of one sample, such
         as an equinox module.
@@ -89,7 +90,11 @@ def from_jax(
     arrays = [leaf.array for leaf in function.leaves]
     with precision(dtype):
         closed = _traced(call, arrays, examples, dtype)
-        network = _written(closed, function, examples, dtype, batch_axis is not None)
+
+        def write(function: Function) -> tuple[Network, Builder]:
+            return _written(closed, function, examples, dtype, batch_axis is not None)
+
+        network = with_ties(*write(function), function, write)
         if check:
             compiled = jax.jit(call)
             leaves = [jax.numpy.asarray(a) for a in arrays]
@@ -196,8 +201,8 @@ def _line(error: Exception) -> str:
 
 def _written(
     closed: Any, function: Function, shapes: list[tuple[int, ...]], dtype: str, batched: bool
-) -> Network:
-    """The network of a jaxpr."""
+) -> tuple[Network, Builder]:
+    """The network of a jaxpr, and what wrote it."""
     from tangency.models.importers.jaxpr import rules
     from tangency.models.importers.jaxpr.descent import note_descent
     from tangency.models.importers.jaxpr.flatten import Flattener
@@ -224,7 +229,7 @@ def _written(
     ends = emitter.run(zip(inputs, values, strict=True))
     note_descent(builder.gains, eqns, outputs)
     ends = recognise(builder, ends, named=False)
-    return builder.finish(ends, source="jax")
+    return builder.finish(ends, source="jax"), builder
 
 
 def _leaf(leaf: Leaf, dtype: str) -> tuple[np.ndarray, str, bool]:

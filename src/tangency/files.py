@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows: no locks there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "replacing", "reserve", "why", "write"]
+__all__ = ["locked", "replacing", "require_writable", "reserve", "why", "write"]
 
 
 @contextmanager
@@ -71,6 +71,30 @@ def write(path: str | Path, data: bytes | str) -> None:
     """Write a whole file by :func:`replacing`; a text in UTF-8."""
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def require_writable(path: str | Path, *, folder: bool = False) -> None:
+    """Look, before any work, whether :func:`replacing` can write a file, or a folder can be made.
+
+    Raises
+    ------
+    OSError
+        If a file is to be a folder or a folder a file, or its folder is not there or not writable.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir() != folder and target.exists():
+        code = errno.ENOTDIR if folder else errno.EISDIR
+        raise OSError(code, os.strerror(code))
+    place = target if folder else target.parent
+    while folder and not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        code = errno.ENOTDIR if place.exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code))
+    # What is no regular file (/dev/stdout) is written where it is, and nothing beside it.
+    place = target if target.exists() and not target.is_file() else place
+    if not os.access(place, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def reserve(path: str | Path, size: int) -> None:

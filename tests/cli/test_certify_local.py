@@ -246,14 +246,14 @@ def test_errors(run, small, tmp_path):
         ((*near, "--out", tmp_path / "x.txt"), "give a folder"),
         ((*near, "--plot", tmp_path / "x.gif"), "a picture ends in"),
         ((*near, "--checkpoint", tmp_path / "x"), "one global bound"),
-        (("certify", model, "--checkpoint", tmp_path / "no" / "x"), "does not exist"),
+        (("certify", model, "--checkpoint", tmp_path / "no" / "x"), "No such file"),
         ((*near, "--method", "ibp"), "ibp"),
         ((*near, "--output", "margin:3"), "margin:I,J"),
         ((*near, "--output", "margin:0,9"), "margin"),
         ((*near, "--time-limit", "0"), "--time-limit"),
         (("certify", model, "--branch"), "--branch"),
         (("certify", model, "--limit", "2"), "--limit"),
-        (("certify", model, "--data", data, "--eps", "1", "--norm", "1"), "--norm"),
+        (("certify", model, "--data", data, "--eps", "1", "--output", "1"), "--output"),
         (("certify", model, "--local", tmp_path / "wide.npz", "--eps", "1"), "takes (n, 2)"),
     ):
         code, out, err = run(*args)

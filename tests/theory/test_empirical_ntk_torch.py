@@ -172,6 +172,28 @@ def test_weights_used_in_unusual_ways(make):
     agree(module, torch.randn(5, 4, dtype=torch.float64))
 
 
+class Positions(nn.Module):
+    """As every small GPT has them: a layer that is called without an axis of samples."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length = length
+        self.tokens, self.places = nn.Embedding(7, 4), nn.Embedding(length, 4)
+        self.norm, self.mixed, self.head = nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.tokens(x) + self.places(torch.arange(self.length))
+        scale = self.mixed(torch.ones(2, 4, dtype=h.dtype)).mean()  # two rows, and no samples
+        return self.head(torch.tanh(self.mixed(self.norm(h))).mean(1)) * scale
+
+
+# Where the length is 2 it is that of the two samples that decide, too.
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_layers_called_without_samples(length):
+    torch.manual_seed(1)
+    agree(disturbed(Positions(length)), torch.randint(0, 7, (4, length)))
+
+
 def test_what_hooks_cannot_see_goes_to_torch_func():
     from tangency.theory.ntk.torch_kernel import TorchModel
 
@@ -239,6 +261,9 @@ def test_what_is_refused():
         (linear, x[:0], "x1 is empty"),
         (linear, x * float("nan"), "x1 has a NaN"),
         (linear, [[1.0]], "x1 is a list"),
+        (linear, x + 1j, "x1 is torch.complex64: real numbers"),
+        (linear, x[:, :0], r"x1 is empty, of shape \(3, 0\)"),
+        (linear, x[:, :3], r"the module fails on samples \(2, 3\): mat1 and mat2"),
         (nn.LSTM(4, 4, batch_first=True), x[:, None], "give one of a tensor"),
     ]:
         with pytest.raises(InputError, match=says):

@@ -45,6 +45,44 @@ def convolved(p, x):
     return jnp.tanh(out).reshape(len(x), -1)
 
 
+def recurrent(p, x):
+    """One weight at every step of a loop, which starts from zeros."""
+
+    def step(h, part):
+        return jnp.tanh(h @ p["c"].T[:, 1:] + p["b"][:2] + part @ p["k"][:, 0, 0]), None
+
+    parts = x.reshape(-1, 2, 2).swapaxes(0, 1)
+    return jax.lax.scan(step, jnp.zeros((len(x), 2), x.dtype), parts)[0]
+
+
+def autoencoder(p, x):
+    return jnp.tanh(x @ p["a"] + p["b"]) @ p["a"].T
+
+
+def residual(p, x):
+    """At every step of a loop a weight, its half, and its transpose."""
+
+    def step(h, _):
+        return h - 0.5 * jnp.tanh(h @ p["a"] + p["b"]) @ (0.5 * p["a"].T), None
+
+    return jax.lax.scan(step, x, None, length=3)[0] @ p["a"]
+
+
+def overlapping(p, x):
+    parts = [x[:, :3] @ p["a"][:3, :2], x @ p["a"], jnp.flip(x @ p["a"][:, 1:], -1)]
+    return jnp.tanh(jnp.concatenate(parts, -1)) @ jnp.ones((7, 2), jnp.float32) + p["a"][0, :2]
+
+
+def filters(p, x):
+    """A convolution whose kernel is a dense layer's weight, too."""
+    image = x.reshape(-1, 1, 2, 2)
+    out = jnp.tanh(jax.lax.conv_general_dilated(image, p["k"], (1, 1), "SAME"))
+    return out.reshape(len(x), -1)[:, :4] @ (-2.0 * p["k"]).reshape(2, 4).T
+
+
+TIED = (autoencoder, residual, overlapping, filters)
+
+
 def exact(model, params, x):
     """(n, K, p): all derivatives by the parameters themselves."""
     jacobian = jax.jacobian(lambda p: model(p, jnp.asarray(x)))(params)
@@ -56,8 +94,9 @@ def exact(model, params, x):
 @pytest.mark.parametrize(
     ("model", "outputs"),
     [
-        *((m, "full") for m in (scaled, sliced, stacked, moved, convolved)),
-        *((scaled, outputs) for outputs in ("trace", "sum")),
+        *((m, "full") for m in (scaled, sliced, stacked, moved, convolved, recurrent)),
+        *((m, "full") for m in TIED),
+        *((m, outputs) for m in (scaled, autoencoder) for outputs in ("trace", "sum")),
     ],
 )
 def test_kernel_in_the_parameters(model, outputs):
@@ -75,42 +114,46 @@ def test_kernel_in_the_parameters(model, outputs):
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])
-def test_every_way_of_holding_a_site_knows_the_gain(n):
+@pytest.mark.parametrize("model", [scaled, filters])
+def test_every_way_of_holding_a_site_knows_the_gain(model, n):
     # Few samples are held as pairs, many as gradients.
     x = RNG.standard_normal((n, 4)).astype(np.float32)
-    network = from_jax(scaled, X[:1], params=PARAMS)
-    j = exact(scaled, PARAMS, x)
+    network = from_jax(model, X[:1], params=PARAMS)
+    j = exact(model, PARAMS, x)
     want = np.einsum("iap,jbp->ijab", j, j)
     found = empirical_ntk(network, x, outputs="full").ntk
     np.testing.assert_allclose(found, want, rtol=2e-5, atol=2e-5 * np.abs(want).max())
 
 
-def test_operator_features_and_linearisation():
-    network = from_jax(scaled, X[:1], params=PARAMS)
-    j = exact(scaled, PARAMS, X).reshape(10, -1)
-    v = RNG.standard_normal(10).astype(np.float32)
-    np.testing.assert_allclose(NTKOperator(network, X) @ v, j @ (j.T @ v), rtol=1e-4)
-    features = project_ntk(network, X, features=20_000).features.reshape(10, -1)
+@pytest.mark.parametrize("model", [scaled, residual])
+def test_operator_features_and_linearisation(model):
+    network = from_jax(model, X[:1], params=PARAMS)
+    j = exact(model, PARAMS, X)
+    j = j.reshape(-1, j.shape[2])
+    v = RNG.standard_normal(len(j)).astype(np.float32)
+    want = j @ (j.T @ v)
+    close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(want).max()}
+    np.testing.assert_allclose(NTKOperator(network, X) @ v, want, **close)
+    features = project_ntk(network, X, features=20_000).features.reshape(len(j), -1)
     assert np.abs(features @ features.T - j @ j.T).max() < 0.05 * np.abs(j @ j.T).max()
     # Linearisation in held weights and in parameters is one function.
     step = {k: 0.1 * RNG.standard_normal(w.shape).astype(np.float32) for k, w in PARAMS.items()}
     there = {k: w + step[k] for k, w in PARAMS.items()}
-    out, change = jax.jvp(lambda p: scaled(p, jnp.asarray(X)), (PARAMS,), (step,))
-    found = linearise(network)(X, from_jax(scaled, X[:1], params=there))
+    out, change = jax.jvp(lambda p: model(p, jnp.asarray(X)), (PARAMS,), (step,))
+    found = linearise(network)(X, from_jax(model, X[:1], params=there))
     np.testing.assert_allclose(found, out + change, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "model",
     [
-        lambda p, x: jnp.tanh(x @ p["a"]) @ p["a"].T,
         lambda p, x: jnp.tanh(x @ (p["a"] / jnp.linalg.norm(p["a"]))) @ p["c"],
         lambda p, x: jnp.tanh(x @ jnp.concatenate([p["a"], 2 * p["a"]], 1)),
         lambda p, x: jnp.tanh(x @ jnp.triu(p["a"])) @ p["c"],
-        lambda p, x: jnp.tanh(x @ p["a"]) + jnp.tanh(x @ (2 * p["a"])),
+        lambda p, x: jnp.tanh(x @ p["a"]) + jnp.tanh(x @ (p["a"] ** 2)),
         lambda p, x: x @ (p["c"][:1, :1] * jnp.ones((4, 2), jnp.float32)),
     ],
-    ids=["tied", "normalised", "twice", "masked", "two gains", "repeated"],
+    ids=["normalised", "twice", "masked", "squared", "repeated"],
 )
 def test_computed_weights_are_refused_by_name(model, tmp_path):
     network = from_jax(model, X[:1], params=PARAMS)
@@ -150,6 +193,41 @@ def test_torch_weights_that_are_computed_or_tied():
     want = empirical_ntk(module, torch.as_tensor(X), outputs="full").ntk
     found = empirical_ntk(from_torch(module, example), X, outputs="full").ntk
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_tied_weights_survive_a_file_and_need_no_change_of_the_others(tmp_path):
+    network = from_jax(residual, X[:1], params=PARAMS)
+    network.save(tmp_path / "model.tangency")
+    again = load(tmp_path / "model.tangency")
+    assert again.structure == network.structure
+    found = {p.key: p.entries for n in again.structure.nodes for p in n.params if p.trainable}
+    assert found.pop("b") is None
+    assert len(found) == 2
+    assert all(place is not None for place in found.values())
+    want = empirical_ntk(network, X, outputs="full").ntk
+    np.testing.assert_array_equal(empirical_ntk(again, X, outputs="full").ntk, want)
+
+
+@pytest.mark.parametrize("value", [np.eye(4), np.zeros((4, 4)), np.ones((4, 4))])
+def test_entries_are_not_told_by_values(value):
+    """Of a symmetric matrix a weight and its transpose are one weight, and two of its entries."""
+
+    def model(p, x):
+        return jnp.tanh(x @ p["w"]) @ p["w"].T + x @ (2 * p["w"])
+
+    network = from_jax(model, X[:1], params={"w": value.astype(np.float32)})
+    with pytest.raises(InputError, match="computes its weight 'w'"):
+        empirical_ntk(network, X, outputs="full")
+
+
+def test_in_double_precision():
+    with jax.enable_x64(True):
+        params = {k: v.astype(np.float64) for k, v in PARAMS.items()}
+        x = X.astype(np.float64)
+        network = from_jax(residual, x[:1], params=params)
+        j = exact(residual, params, x)
+    found = empirical_ntk(network, x, outputs="full").ntk
+    np.testing.assert_allclose(found, np.einsum("iap,jbp->ijab", j, j), rtol=1e-10, atol=1e-10)
 
 
 def test_gain_survives_a_file(tmp_path):

@@ -15,6 +15,7 @@ from tangency.verify.certificate.conv_symbol import ConvLayer, _turns, frequenci
 from tangency.verify.certificate.conv_witness import common_torus
 from tangency.verify.lipschitz import Chain, lipschitz_bound
 from tangency.verify.lipschitz.conv import conv_bound
+from tangency.verify.lipschitz.conv import network as conv_rooms
 from tangency.verify.lipschitz.conv.curvature import hessian
 from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
@@ -216,8 +217,8 @@ def convolutional(channels, size, name="relu", head=True, seed=8):
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "silu", "tanh"])
 def test_networks_against_the_unrolled_bound_and_sampled_pairs(name):
     network = convolutional((2, 3, 3), (6, 8), name)
-    found = conv_bound(network, time_limit=10)
-    peer = lipschitz_bound(network, attack=False, time_limit=10, rtol=1e-3)
+    found = conv_bound(network, time_limit=None)
+    peer = lipschitz_bound(network, attack=False, time_limit=None, rtol=1e-3)
     assert found.certified
     assert found.lower <= peer.upper * (1 + 1e-9)
     assert peer.upper <= found.upper * (1 + 2e-3)
@@ -245,8 +246,60 @@ def test_what_has_no_place_is_named():
 
 def test_a_deep_network_stays_far_below_the_product():
     network = convolutional((3, *[8] * 8), (10, 10), head=False)
-    found = conv_bound(network, time_limit=5)
+    found = conv_bound(network, time_limit=None)
     assert found.method == "conv"
     assert found.finished
     assert found.gap < 1e-4
     assert found.lower < found.upper < 0.07 * found.product
+
+
+def normed(gains, scale=1.0):
+    """Return convolutions with a batch norm of each pair of gains and relu behind them."""
+    rng, b = np.random.default_rng(0), Builder("float64")
+    x = b.input((1, 2, 5, 5))
+    for k, gain in enumerate((*gains, None)):
+        weight = scale * rng.standard_normal((2, 2, 3, 3))
+        x = b.emit(Conv((1, 1), SAME), [x], {"weight": (f"w{k}", weight)})
+        if gain is not None:
+            values = {"mean": np.zeros(2), "var": np.ones(2), "weight": np.array(gain)}
+            x = b.emit(
+                BatchNorm(eps=0.0), [x], {key: (f"{key}{k}", v) for key, v in values.items()}
+            )
+            x = b.activation(x, activations.get("relu"))
+    return b.finish([x])
+
+
+@pytest.mark.parametrize("gains", [[(0.0, 0.0)] * 2, [(1.0, 1.0), (0.0, 0.0)]])
+def test_a_batch_norm_of_zero_leaves_a_constant(gains):
+    found = conv_bound(normed(gains))
+    assert (found.upper, found.product, found.lower) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("power", [-300, -600, 300])
+def test_gains_of_any_size_only_scale_the_bound(power):
+    plain = conv_bound(normed([(1.0, 0.0), (0.5, 2.0)]))
+    found = conv_bound(normed([(1.0, 0.0), (0.5 * 2.0**power, 2.0 * 2.0**power)]))
+    assert found.method == "conv"
+    for name in ("upper", "product", "lower"):
+        assert np.ldexp(getattr(found, name), -power) == pytest.approx(
+            getattr(plain, name), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("power", [-300, 200, 300])
+def test_weights_of_any_size_only_scale_the_lower_bound(power):
+    gains = [(1.0, 1.0), (1.0, 1.0)]
+    plain, found = (conv_bound(normed(gains, 2.0**p)) for p in (0, power))
+    assert 0.0 < found.lower < found.upper
+    assert np.ldexp(found.lower, -3 * power) == pytest.approx(plain.lower, rel=1e-9)
+    assert np.ldexp(found.upper, -3 * power) == pytest.approx(plain.upper, rel=1e-4)
+
+
+def test_a_lower_bound_above_the_upper_one_is_refused(monkeypatch):
+    network = convolutional((2, 2), (4, 4), head=False)
+    upper = conv_bound(network, attack=False).upper
+    monkeypatch.setattr(conv_rooms, "jacobian_norm", lambda *_, **__: upper * (1.0 + 1e-12))
+    assert conv_bound(network).lower == upper
+    monkeypatch.setattr(conv_rooms, "jacobian_norm", lambda *_, **__: 2.0 * upper)
+    with pytest.raises(NotProvedError, match="contradicts"):
+        conv_bound(network)

@@ -143,7 +143,7 @@ def test_a_single_maxmin_layer_is_one():
 )
 def test_published_networks(name, ceiling, plain, activations):
     chain = Chain.from_matrices(maxmin(name), activations)
-    found = engine_bound(chain, time_limit=15)
+    found = engine_bound(chain, rtol=1e-4)
     assert found is not None
     assert sampled(chain, count=200) <= found.witness.bound <= ceiling * (1 + 2e-4)
     assert found.witness.bound < plain
@@ -356,8 +356,8 @@ def test_ill_conditioned_networks(power):
 
 def test_deep_networks_need_no_special_scales():
     weights = [w * 0.5 for w in generated(60, 12)]
-    bound = best(Chain.from_matrices(weights), time_limit=10)
-    doubled = best(Chain.from_matrices([2.0 * w for w in weights]), time_limit=10)
+    bound = best(Chain.from_matrices(weights), time_limit=None)
+    doubled = best(Chain.from_matrices([2.0 * w for w in weights]), time_limit=None)
     assert doubled == pytest.approx(2.0**60 * bound, rel=1e-3)
 
 

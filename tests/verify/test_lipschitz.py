@@ -225,6 +225,21 @@ def test_badly_scaled_weights(first, second):
     assert log == pytest.approx(math.log(reference), abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", ["2", "1", "inf"])
+@pytest.mark.parametrize("low", [0.0, 0.5, -1.0])
+@pytest.mark.parametrize("steepest", [2.0**500, 2.0**1020])
+def test_slopes_of_any_size_only_scale_the_bound(steepest, low, norm):
+    weights = [[[1.0, 1.0], [0.0, 1.0]], [[1.0, -1.0]]]
+    plain, steep = (
+        bound_chain(Chain.from_matrices(weights, (low * s, s)), norm=norm) for s in (1.0, steepest)
+    )
+    assert steep.product / steepest == pytest.approx(plain.product, rel=1e-12)
+    if low == 0.0 or steepest <= 2.0**500:  # the product of both slopes is within float64
+        assert steep.upper / steepest == pytest.approx(plain.upper, rel=1e-4)
+    else:
+        assert steep.upper == steep.product
+
+
 def test_out_of_range_is_refused():
     with pytest.raises(NotProvedError, match="range"):
         bound_chain(Chain.from_matrices([1e200 * np.eye(3), 1e200 * np.eye(3)]))

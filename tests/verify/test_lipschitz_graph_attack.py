@@ -82,7 +82,7 @@ def test_every_layer_has_a_lower_bound_beside_the_upper(kind):
 def test_norms(norm, output):
     network = residual("relu", seed=1)
     asked = ("margin", 0, 1) if ":" in output else output
-    found = lipschitz_bound(network, norm=norm, output=asked, time_limit=5.0)
+    found = lipschitz_bound(network, norm=norm, output=asked, time_limit=None)
     assert 0.0 < found.lower <= found.upper
     if ":" not in output:
         wide = Box(np.full(3, -3.0), np.full(3, 3.0))

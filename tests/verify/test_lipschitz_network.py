@@ -212,7 +212,7 @@ def test_a_convolution_too_large_to_unroll_goes_by_frequencies(monkeypatch):
     network = b.finish([x])
     unrolled = lipschitz_bound(network)
     monkeypatch.setattr(affine, "LARGEST", 1000)
-    large = lipschitz_bound(network, time_limit=5.0)
+    large = lipschitz_bound(network, time_limit=None)
     assert isinstance(large, ConvBound)
     assert large.certified
     assert unrolled.upper * (1 - 1e-6) <= large.upper <= 2 * unrolled.upper

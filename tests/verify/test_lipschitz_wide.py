@@ -39,19 +39,26 @@ def assembled(chain):
 def test_far_below_the_closed_form_before_the_first_gradient():
     chain = generated(12, 200)
     weights, exponents, form, objective = assembled(chain)
-    theta = coarse_start(form.layers, form.last, time_limit=10.0)
+    theta = coarse_start(form.layers, form.last, time_limit=1e9)
     square = objective.evaluate(theta, 1e-3).square
     start = math.sqrt(square) * 2.0 ** sum(form.exponents)
     closed = 2.0 ** (eclipse_fast(weights)[0] + sum(exponents))
     assert start < 0.6 * closed
-    begun = begin_search(chain, weights, exponents, form, objective, time_limit=60.0)
+    begun = begin_search(chain, weights, exponents, form, objective, time_limit=1e9)
     assert objective.evaluate(begun.theta, 1e-3).square <= square * (1 + 1e-9)
 
 
-def test_proved_better_than_the_closed_form_in_little_time():
-    chain = generated(12, 200, seed=1)
-    fast = bound_chain(chain, method="eclipse_fast")
-    found = bound_chain(chain, time_limit=1.0)
+def test_proved_better_than_the_closed_form_after_a_few_steps():
+    chain, seen = generated(12, 200, seed=1), []
+    fast = bound_chain(chain, method="eclipse_fast", attack=False)
+
+    def stop(bound, seconds):
+        seen.append(bound)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    found = bound_chain(chain, progress=stop, time_limit=None)
+    assert not found.finished
     check_chain(chain.weights, chain.activations, found.witness)
     assert found.lower <= found.upper < 0.6 * fast.upper
     assert found.upper < fast.product
@@ -74,7 +81,7 @@ def test_a_poor_likeness_costs_tightness_alone(kind):
     chain = Chain.from_matrices(weights, activation)
     weights, exponents, form, objective = assembled(chain)
     assert takes_coarse(form.layers)
-    begun = begin_search(chain, weights, exponents, form, objective, time_limit=30.0)
+    begun = begin_search(chain, weights, exponents, form, objective, time_limit=1e9)
     state = objective.evaluate(begun.theta, 1e-3)
     assert state is not None
     if kind != "slopes":  # never above the better of the closed forms
@@ -104,10 +111,9 @@ def test_an_interrupt_of_the_small_chain_is_the_end(monkeypatch):
         return replace(real(*args, **options), finished=False)
 
     monkeypatch.setattr(coarse, "minimise", stopped)
-    found = engine_bound(generated(4, 200), time_limit=60.0)
+    found = engine_bound(generated(4, 200), time_limit=1e9)
     assert not found.finished
     assert found.steps == 0
-    assert found.seconds < 30.0
 
 
 def test_narrow_or_linear_layers_go_without():

@@ -25,6 +25,7 @@ from tangency.gpu.errors import DeviceError, PlanError
 from tangency.gpu.journal import Journal, fingerprint
 from tangency.gpu.stores import open_stores, store_paths
 from tangency.gpu.tiles import Progress, fill
+from tangency.models.arrays import real_array
 from tangency.models.errors import InputError, MissingPackageError
 from tangency.theory.kernels.backend import SIDE, Backend, resolve
 from tangency.theory.kernels.kernel import Get, Gram, selected, wanted
@@ -114,9 +115,9 @@ def gram(
     """
     names = wanted(get)
     inputs = [file for x in (x1, x2) for file in _files_of(x)]
-    x1 = np.asarray(x1)
+    x1 = real_array("x1", x1)
     symmetric = x2 is None
-    right = x1 if x2 is None else np.asarray(x2)
+    right = x1 if x2 is None else real_array("x2", x2)
     dtype = np.dtype(dtype)
     _check(x1, right, dtype, tile, memory, n_jobs)
     shape = (len(x1), len(right))
@@ -177,6 +178,8 @@ def _check(
 ) -> None:
     if x1.ndim < 2 or x1.shape[1:] != x2.shape[1:]:
         raise InputError(f"x1 and x2 are batches of equal samples, got {x1.shape} and {x2.shape}")
+    if 0 in x1.shape[1:]:
+        raise InputError(f"x1 has shape {x1.shape}: a sample has no entries")
     if (tile is not None and tile < 1) or n_jobs < 1:
         raise InputError(f"tile = {tile}, n_jobs = {n_jobs}: both are integers from 1")
     if memory is not None and not memory > 0:

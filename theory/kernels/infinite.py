@@ -242,5 +242,8 @@ def infinite_kernel(
     if isinstance(layers, list | tuple):
         layers = serial(*layers)
     if not isinstance(layers, Layer):
-        raise InputError(f"{type(layers).__name__} is neither a Network nor layers")
+        raise InputError(
+            f"{type(layers).__name__} is neither a Network nor layers: make a Network of a model "
+            "first, by from_torch, from_jax or load"
+        )
     return InfiniteKernel(layers, parametrisation, 1.0, 0.0, *options)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.arrays import real_array
 from tangency.models.errors import InputError
 from tangency.theory.kernels.plan import Plan
 from tangency.theory.kernels.walk import walk
@@ -44,9 +45,11 @@ def values(block: Block, name: str) -> Array:
 
 def batch(name: str, x: Any) -> Array:
     """Samples in float64; InputError for what is no finite batch."""
-    array = np.asarray(x, dtype=np.float64)
+    array: Array = real_array(name, x).astype(np.float64, copy=False)
     if array.ndim < 2:
         raise InputError(f"{name} is a batch (n, *sample), got shape {array.shape}")
+    if 0 in array.shape[1:]:
+        raise InputError(f"{name} has shape {array.shape}: a sample has no entries")
     if not np.isfinite(array).all():
         raise InputError(f"{name} has a NaN or infinite entry")
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -110,15 +111,39 @@ def as_kernel(kernel: Any) -> Kernel:
     Raises
     ------
     InputError
-        If it is none of these.
+        If it is none of these; of a model or of layers, which have kernels, it says how to get one.
     """
+    from tangency.models.network import Network
+    from tangency.theory.kernels.guest import GuestKernel, is_guest
+    from tangency.theory.kernels.layers import Layer
+
     if isinstance(kernel, Kernel):
         return kernel
+    kind = type(kernel).__name__
+    parts = kernel if isinstance(kernel, list | tuple) else [kernel]
+    if parts and all(isinstance(part, Layer) for part in parts):
+        raise InputError(f"{kind} is layers and no kernel: give infinite_kernel(layers)")
+    if isinstance(kernel, Network):
+        raise InputError(f"{kind} is no kernel: {_OF_MODELS}")
     if not callable(kernel):
         raise InputError(
-            f"{type(kernel).__name__} is no kernel: give one of tangency, a kernel_fn of "
-            "neural-tangents or a function (x1, x2) -> array"
+            f"{kind} is no kernel: give one of tangency, a kernel_fn of neural-tangents or a "
+            "function (x1, x2) -> array"
         )
-    from tangency.theory.kernels.guest import GuestKernel, is_guest
+    if is_guest(kernel):
+        return GuestKernel(kernel)
+    try:
+        inspect.signature(getattr(kernel, "forward", kernel)).bind(None, None)
+    except ValueError:  # it does not say what it takes
+        pass
+    except TypeError:
+        raise InputError(f"{kind} takes no two batches and is no kernel: {_OF_MODELS}") from None
+    return CallableKernel(kernel)
 
-    return GuestKernel(kernel) if is_guest(kernel) else CallableKernel(kernel)
+
+# A model has more than one kernel, and only the user knows which of them is meant.
+_OF_MODELS = (
+    "of a model, infinite_kernel(network) is the kernel of its architecture in the limit of "
+    "infinite width (from_torch and from_jax make a Network of it); that of its weights, "
+    "empirical_ntk(model, x), is an array"
+)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.arrays import real_array
 from tangency.models.errors import InputError
 
 __all__ = ["alignment", "centred_alignment", "label_kernel"]
@@ -27,7 +28,10 @@ def alignment(one: Any, other: Any) -> float:
     ----------
     Cristianini, Shawe-Taylor, Elisseeff, Kandola, "On kernel-target alignment", NIPS 2001.
     """
-    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    a, b = (
+        real_array(name, v).astype(np.float64, copy=False)
+        for name, v in (("one", one), ("other", other))
+    )
     if a.shape != b.shape or a.ndim != 2:
         raise InputError(f"kernels of shape {a.shape} and {b.shape}: two equal matrices are taken")
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))

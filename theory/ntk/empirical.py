@@ -106,16 +106,18 @@ def empirical_ntk(
     ------
     InputError
         For inputs that do not fit, an empty set, a network without trainable weights, or with one
-        that is computed from others or shared under another shape, a torch
-        module whose outputs depend on the batch (batch norm in training mode), by name.
+        that is computed from parameters in a way that is not followed, a torch module whose
+        outputs depend on the batch (batch norm in training mode), by name.
     MissingPackageError
         For ``device="cuda"`` without CuPy, a driver or a GPU; the message says what to install.
 
     Notes
     -----
     Derivatives are by the model's own parameters: where it takes ``a / sqrt(m)`` of its parameter
-    a, the importer keeps that factor (``Param.gain``); a weight that it computes from parameters
-    in another way is refused by name. What an ONNX graph computes from its initializers is fixed.
+    a, the importer keeps that factor (``Param.gain``); where a JAX model uses a parameter more
+    than once (in a loop, and transposed), which entries a weight holds (``Param.entries``), and the
+    kernel is summed over all uses. A weight that is computed from parameters in another way is
+    refused by name. What an ONNX graph computes from its initializers is fixed.
 
     References
     ----------

@@ -3,7 +3,8 @@
 Dense layers and convolutions without groups may be held as a pair of inputs and cotangents. Every
 other op with weights (norms, scales, transposed and grouped convolutions, constants, ...) is held
 as the gradients of its own weights, through the vector-Jacobian product of that op alone. A weight
-that several nodes share is a sum over them, so it is held as a gradient too, cross terms and all.
+that several nodes share is a sum over them, so it is held as a gradient too, cross terms and all;
+so are the parameters of weights that hold the same entries.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tangency.models.ops import Conv, Dense, jax_backend
 from tangency.models.structure import Node, Structure
 from tangency.theory.ntk.channels import channelwise
 from tangency.theory.ntk.contraction import Site, cheaper, footprint, site_gradient
-from tangency.theory.ntk.gains import parameter_gains
+from tangency.theory.ntk.gains import parameters_of
 from tangency.theory.ntk.jax_algebra import jax_algebra
 from tangency.theory.ntk.patches import patches
 
@@ -34,7 +35,8 @@ class Plan:
     Attributes
     ----------
     sites : tuple of Site
-        One for each pair, for each of the channels, then for each key held as a gradient.
+        One for each pair, for each of the channels, then for the parameters of each key held as a
+        gradient, which tied keys have together.
     pairs : tuple of int
         Nodes held as pairs.
     channels : tuple of int
@@ -60,7 +62,7 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
     """Choose for every site the cheaper way: see :func:`.contraction.cheaper`."""
     uses = Counter(p.key for node in structure.nodes for p in node.params)
     live = set(structure.ancestors(structure.outputs))
-    gains = parameter_gains(structure)
+    parameters = parameters_of(structure)
     apart = channelwise(structure) if outputs != "project" and k > 1 else frozenset()
     pairs, channels, sites, numbers, work, held = [], [], [], 0, 0, set()
     for i, node in enumerate(structure.nodes):
@@ -70,9 +72,9 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
         if i not in live or sizes is None or "weight" not in roles:
             continue
         work += sizes[0] * sizes[1]
-        if any(uses[p.key] > 1 for p in roles.values()):
+        if any(uses[p.key] > 1 or p.key in parameters.tied for p in roles.values()):
             continue
-        if "bias" in roles and gains[roles["bias"].key] != 1.0:
+        if "bias" in roles and parameters.gains[roles["bias"].key] != 1.0:
             continue  # a pair has one factor, and a bias enters it as an input of one
         if i in apart and sizes[0] > 1:
             channels.append(i)
@@ -91,8 +93,9 @@ def plan_sites(structure: Structure, outputs: str, n: int, k: int, features: int
             if p.trainable and p.key not in held and i in live
         )
     )
-    numbers += k * sum(prod(structure.param_shapes[key]) for key in keys)
-    sites += [Site("channel")] * len(channels) + [Site("gradient")] * len(keys)
+    heads = dict.fromkeys(parameters.heads[key] for key in keys)
+    numbers += k * sum(parameters.sizes[head] for head in heads)
+    sites += [Site("channel")] * len(channels) + [Site("gradient")] * len(heads)
     return Plan(tuple(sites), tuple(pairs), tuple(channels), keys, numbers, work)
 
 
@@ -128,7 +131,8 @@ def extract(
     import jax
     import jax.numpy as jnp
 
-    backend, n, gains = jax_backend(), x.shape[0], parameter_gains(structure)
+    backend, n, parameters = jax_backend(), x.shape[0], parameters_of(structure)
+    gains = parameters.gains
     live = set(structure.ancestors(structure.outputs))
     wanted = set(plan.keys)
     gradients = [
@@ -172,7 +176,8 @@ def extract(
         args = [jnp.broadcast_to(values[j], (n, *structure.nodes[j].shape)) for j in node.inputs]
         for key, g in _gradients(node, weights, args, cotangents[i], wanted).items():
             sums[key] = sums[key] + g if key in sums else g
-    return held + [(sums[key] * gains[key],) for key in plan.keys]
+    by_parameter = parameters.gathered({key: sums[key] for key in plan.keys}, lead=2)
+    return held + [(g,) for g in by_parameter.values()]
 
 
 def _gain(node: Node, gains: dict[str, float]) -> float:

@@ -16,7 +16,7 @@ from tangency.models.network import Network, precision
 from tangency.models.ops import jax_backend
 from tangency.models.structure import Structure
 from tangency.theory.ntk.empirical import front_end
-from tangency.theory.ntk.gains import parameter_gains
+from tangency.theory.ntk.gains import parameters_of
 from tangency.theory.ntk.jax_kernel import JaxModel
 
 __all__ = ["JaxProducts", "NTKOperator"]
@@ -91,7 +91,8 @@ class JaxProducts:
     """J^T v and J u of a Network in its parameters, compiled once for each structure."""
 
     def __init__(self, network: Network) -> None:
-        self._gains = parameter_gains(network.structure)
+        self._parameters = parameters_of(network.structure)
+        self._shapes = network.structure.param_shapes
         trainable = set(network.structure.trainable)
         self._dtype = network.dtype
         self._wanted = {k: w for k, w in network.weights.items() if k in trainable}
@@ -99,24 +100,22 @@ class JaxProducts:
         self._value, self._back, self._forth = _compiled(network.structure)
 
     def back(self, x: Any, v: np.ndarray, total: Any) -> Any:
-        """``total + J(x)^T v``, by weight."""
+        """``total + J(x)^T v``, by parameter."""
         import jax
 
         with precision(self._dtype):
-            u = self._times_gain(self._back(self._wanted, self._fixed, x, v))
+            u = self._parameters.gathered(self._back(self._wanted, self._fixed, x, v))
             return u if total is None else jax.tree.map(lambda a, b: a + b, total, u)
 
     def forth(self, x: Any, u: Any) -> np.ndarray:
         """``J(x) u`` (n, K)."""
         with precision(self._dtype):
-            return np.asarray(self._forth(self._wanted, self._fixed, x, self._times_gain(u)))
+            moved = self._parameters.spread(u, self._shapes)
+            return np.asarray(self._forth(self._wanted, self._fixed, x, moved))
 
     def tangent(self, moved: dict[str, np.ndarray]) -> Any:
         """A direction in the weights as one in the parameters, for :meth:`forth`."""
-        return {k: w if self._gains[k] == 1 else w / self._gains[k] for k, w in moved.items()}
-
-    def _times_gain(self, u: Any) -> Any:
-        return {k: w if self._gains[k] == 1 else w * self._gains[k] for k, w in u.items()}
+        return self._parameters.behind(moved)
 
     def value(self, x: Any, weights: dict[str, np.ndarray] | None = None) -> np.ndarray:
         """Outputs (n, K), of other weights where given."""

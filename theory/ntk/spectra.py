@@ -146,6 +146,10 @@ def spectrum(
     from scipy.linalg import eigh_tridiagonal
 
     begin = time.perf_counter()
+    if len(getattr(operator, "shape", ())) != 2:
+        raise InputError(
+            f"a {type(operator).__name__} is no operator: give NTKOperator(network, x), or a matrix"
+        )
     rows, columns = operator.shape
     if rows != columns:
         raise InputError(f"an operator {rows} x {columns} has no spectrum: it must be square")

@@ -45,7 +45,7 @@ def agrees(mine: Any, rule: Any, exact: dict[int, torch.Tensor], parameter: Any)
     """
     try:
         with torch.no_grad():
-            if any(c.shape[0] != 2 or c.input.shape[0] != 2 for c, _ in mine):
+            if not all(c.of(2) for c, _ in mine):
                 return False
             formed = sum(rule(c, b) for c, b in mine)[0, 0].reshape(parameter.shape)
     except RuntimeError:

@@ -155,7 +155,10 @@ class TorchModel:
         return cheaper(outputs, n, k, self._sizes[id(m)], features)
 
     def _passes(self, x: Any, directions: Any) -> tuple[Any, list[Call], list[Any]]:
-        """Outputs (n, K), the calls of the layers, and cotangents (n, K', *shape) of each call."""
+        """Outputs (n, K), the calls of the layers, and cotangents (n, K', *shape) of each call.
+
+        Those of a call whose output has no axis of samples are None, and :func:`agrees` refuses it.
+        """
         with torch.enable_grad(), recording(self._layers, self._copied) as calls:
             out = self.module(x)
             if not isinstance(out, torch.Tensor) or out.ndim == 0 or out.shape[0] != len(x):
@@ -170,7 +173,10 @@ class TorchModel:
             return self._passes(x, directions)
         if directions is None:
             directions = torch.eye(out.shape[1], dtype=self.dtype_torch, device=self.device)
-        found = [out.new_zeros((len(x), len(directions), *c.shape[1:])) for c in calls]
+        found = [
+            out.new_zeros((len(x), len(directions), *c.shape[1:])) if c.of(len(x)) else None
+            for c in calls
+        ]
         if calls and out.requires_grad:
             edges = [c.edge for c in calls]
             for a, d in enumerate(directions):
@@ -182,7 +188,7 @@ class TorchModel:
                     allow_unused=True,
                 )
                 for b, g in zip(found, grads, strict=True):
-                    if g is not None:
+                    if g is not None and b is not None:
                         b[:, a] = g
         return out.detach(), calls, found
 
@@ -252,7 +258,12 @@ class TorchModel:
         two = x[:2] if len(x) > 1 else torch.cat([x, x])
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            out = self.module(two)
+            try:
+                out = self.module(two)
+            except Exception as error:  # whatever a user's module raises
+                reason = str(error).strip().partition("\n")[0]
+                shape = tuple(two.shape)
+                raise InputError(f"the module fails on samples {shape}: {reason}") from error
         if not isinstance(out, torch.Tensor) or out.ndim == 0 or out.shape[0] != 2:
             got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise InputError(
@@ -276,6 +287,7 @@ class TorchModel:
             if mine and roles[0] and kind_of(m) in ("linear", "conv", "index"):
                 each = [sizes(c) for c, _ in mine]
                 self._sizes[id(m)] = (sum(s[0] for s in each), *each[0][1:])
+        self._layers = [m for m in self._layers if any(self._roles[id(m)])]
         numbers = [int(np.prod(c.shape[1:])) for c in calls]
         self._work = 2 * sum(numbers)
         self._rest = {n: p for n, p in self.parameters.items() if id(p) not in covered}

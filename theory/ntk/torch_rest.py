@@ -52,8 +52,10 @@ def samples(name: str, x: Any, dtype: torch.dtype, device: torch.device) -> torc
         raise InputError(f"{name} is a {type(x).__name__}: give a torch tensor or a NumPy array")
     if x.is_floating_point() and x.dtype != dtype:
         raise InputError(f"{name} is {x.dtype} and the module {dtype}: give x.to({dtype})")
-    if x.ndim == 0 or len(x) == 0:
-        raise InputError(f"{name} is empty: give at least one sample")
+    if x.is_complex():
+        raise InputError(f"{name} is {x.dtype}: real numbers are needed")
+    if x.ndim == 0 or x.numel() == 0:
+        raise InputError(f"{name} is empty, of shape {tuple(x.shape)}: give at least one sample")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise InputError(f"{name} has a NaN or infinite entry")
     return x.detach().to(device)

@@ -87,6 +87,10 @@ class Call:
     edge: Any
     shape: tuple[int, ...]
 
+    def of(self, n: int) -> bool:
+        """Whether input and output have an axis of n samples in front."""
+        return all(v[:1] == (n,) for v in (self.shape, tuple(self.input.shape)))
+
 
 def kind_of(module: Any) -> str | None:
     """How a module's parameters enter; None where only autograd knows.

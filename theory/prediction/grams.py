@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.arrays import real_array
 from tangency.models.errors import InputError
 from tangency.theory.prediction.sources import evaluate
 
@@ -191,9 +192,7 @@ def targets(
 
     Where the kernel mixes K outputs, sample and output are one axis and there is one column.
     """
-    y = np.asarray(y)
-    if y.dtype.kind not in "fiub":
-        raise InputError(f"{name} is {y.dtype}: real numbers are needed")
+    y = real_array(name, y)
     if y.ndim == 0 or len(y) != rows:
         raise InputError(f"{name} has shape {y.shape}, the kernel is of {rows} samples")
     if outputs is not None and y.shape[1:] != (outputs,):
@@ -214,13 +213,27 @@ def restore(f: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return f.reshape(*f.shape[:-2], count, *shape)
 
 
-def as_array(value: Any) -> np.ndarray:
-    """An array as it is, and an EmpiricalNTK (which says what it did with outputs) as its array."""
-    return np.asarray(value.ntk if hasattr(value, "ntk") and hasattr(value, "outputs") else value)
+def as_array(name: str, value: Any) -> np.ndarray:
+    """An array as it is, and an EmpiricalNTK (which says what it did with outputs) as its array.
+
+    Raises
+    ------
+    InputError
+        For what is no array of real numbers, such as a model or a kernel that is not evaluated.
+    """
+    if hasattr(value, "ntk") and hasattr(value, "outputs"):
+        value = value.ntk
+    if callable(value):
+        raise InputError(
+            f"{name} is a {type(value).__name__} and no array: give its Gram matrix, such as "
+            "infinite_kernel(network)(x, get='ntk') or empirical_ntk(network, x)"
+        )
+    array: np.ndarray = real_array(name, value)
+    return array
 
 
 def _checked(name: str, value: Any) -> np.ndarray:
-    array = as_array(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} is {array.dtype}: a kernel is an array of real numbers")
     if array.ndim not in (2, 4) or (array.ndim == 4 and array.shape[2] != array.shape[3]):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.arrays import real_array
 from tangency.models.errors import InputError
 
 __all__ = ["NoiseFloorWarning", "noise_floor"]
@@ -57,7 +58,7 @@ def noise_floor(gram: Any, *, error: float | None = None) -> float:
     >>> round(noise_floor(np.eye(100, dtype=np.float32)), 8)
     8.11e-06
     """
-    gram = gram if hasattr(gram, "dtype") else np.asarray(gram)
+    gram = gram if hasattr(gram, "ndim") else real_array("gram", gram)
     if gram.ndim not in (2, 4) or gram.shape[0] != gram.shape[1]:
         raise InputError(f"a Gram matrix is (n, n) or (n, n, K, K), this is {gram.shape}")
     if error is None:

@@ -46,7 +46,7 @@ class KernelRidge:
 
     def predict(self, cross: Any) -> np.ndarray:
         """Predictions (m, ...) from the kernel of test by training inputs, (m, n[, K, K])."""
-        rows = as_array(cross)
+        rows = as_array("cross", cross)
         columns, shape = targets(
             "coefficients",
             self.coefficients,

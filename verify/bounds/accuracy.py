@@ -25,12 +25,13 @@ from tangency.models.errors import InputError, NotProvedError
 from tangency.models.network import Network
 from tangency.verify.bounds.engine import check_classifier
 from tangency.verify.bounds.jobs import Job
+from tangency.verify.bounds.perturbations import Perturbations
 from tangency.verify.bounds.records import Records
 from tangency.verify.bounds.robustness import Robustness, certify_robust, margin_at
 from tangency.verify.certificate.outputs import LinearWitness, Method, NodeSlopes
 from tangency.verify.checking_outputs import lower_bounds
-from tangency.verify.rigorous.sets import InputSet
-from tangency.verify.sets import ball_around
+from tangency.verify.result import radius_label
+from tangency.verify.sets import around, input_sets
 from tangency.verify.spec import margin_spec
 
 __all__ = ["AccuracyCurve", "certified_accuracy"]
@@ -62,6 +63,8 @@ class AccuracyCurve:
         Class at the sample itself, and the label.
     method, attack : str
         How the two sides were found.
+    norm : {"inf", "2", "1"}
+        Of the balls.
     certified : bool
         Whether the lower sides are all proved in real arithmetic, in this run.
     read : (E, N) array of bool
@@ -79,6 +82,7 @@ class AccuracyCurve:
     labels: Array = field(repr=False)
     method: str
     attack: str
+    norm: str
     certified: bool
     read: Array = field(repr=False)
     seconds: float
@@ -109,7 +113,7 @@ class AccuracyCurve:
             "verified": self.verified.tolist(),
             "attacked": self.attacked.tolist(),
             "samples": len(self.labels),
-            "norm": "linf",
+            "norm": f"l{self.norm}",
             "method": self.method,
             "attack": self.attack,
             "certified": self.certified,
@@ -130,7 +134,7 @@ class AccuracyCurve:
             axes.plot(self.eps, self.attacked_accuracy, marker="v", label=label)
         axes.plot(self.eps, self.certified_accuracy, marker="o", label=f"{word} ({self.method})")
         axes.set_ylim(-0.02, 1.05)
-        axes.set_xlabel(r"$\ell_\infty$ radius $\varepsilon$")
+        axes.set_xlabel(rf"{radius_label(self.norm)} $\varepsilon$")
         axes.set_ylabel(f"fraction of {len(self.labels)} samples")
         axes.set_title(r"Accuracy under perturbations")
         axes.grid(alpha=0.3)
@@ -156,7 +160,7 @@ def certified_accuracy(
     network, x, labels
         As in :func:`certify_robust`, which also takes the further ``options``.
     eps : float or sequence of float
-        Radii >= 0 in the l-infinity norm.
+        Radii >= 0 in the norm ``norm``, that of infinity without this option.
     batch : int
         Samples bounded at once; each finished batch is kept.
     checkpoint : path, optional
@@ -178,6 +182,7 @@ def certified_accuracy(
         raise InputError("eps is empty: give one radius or a list of them")
     labels = np.asarray(labels)
     how = _DEFAULTS | options
+    how["norm"] = str(how["norm"])
     job = Job(*(how[name] for name in ("method", "rigorous", "plain", "mode", "steps")))
     parts: list[list[dict[str, Array]]] = []
     done = 0
@@ -187,7 +192,7 @@ def certified_accuracy(
             for i in range(0, len(x), batch):
                 own = x[i : i + batch], labels[i : i + batch], float(radius)
                 if file is not None and (e, i) in file:
-                    part = _again(network, *own, file.read((e, i)), how["clip"])
+                    part = _again(network, *own, file.read((e, i)), how["norm"], how["clip"])
                 else:
                     part, keep = _found(certify_robust(network, *own, batch=batch, **options))
                     if file is not None:
@@ -210,6 +215,7 @@ def certified_accuracy(
         prediction=best[0],
         method=job.method,
         attack=how["attack"],
+        norm=how["norm"],
         certified=job.certified and not read.any(),
         read=read,
         seconds=perf_counter() - start,
@@ -257,21 +263,20 @@ def _again(
     labels: Array,
     eps: float,
     kept: dict[str, Array],
+    norm: str,
     clip: tuple[float, float] | None,
 ) -> dict[str, Array]:
     """Columns of a batch: all that can be proved of it with what was kept, proved."""
     x = np.array(x, dtype=np.float64, order="C")
-    outer, inner = ball_around(x, eps, clip)
     spec = margin_spec(labels, check_classifier(network))
     points = _array(kept, "points", x.shape)
-    sample = (len(x), *(1,) * (x.ndim - 1))
-    inside = (inner.lower <= points) & (points <= inner.upper)
-    points = np.where(inside.reshape(len(x), -1).all(axis=1).reshape(sample), points, x)
+    holds = Perturbations(x, eps, norm, clip).holds(points)
+    points = np.where(holds.reshape((-1,) + (1,) * (x.ndim - 1)), points, x)
     read = "margin_lower" in kept
     if read:
         low = _array(kept, "margin_lower", (len(x),))
     else:
-        region = InputSet(outer.lower, outer.upper)
+        (region,) = input_sets(network, around(x, eps, norm, clip))
         try:
             low = lower_bounds(network, region, spec, _witness(kept)).min(axis=1)
         except NotProvedError as error:

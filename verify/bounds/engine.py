@@ -12,7 +12,7 @@ from tangency.models.errors import InputError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
 from tangency.verify.bounds.jobs import LINEAR, Job
-from tangency.verify.result import Bounds, Pair, Statement, two_sided
+from tangency.verify.result import Bounds, Pair, Statement
 from tangency.verify.rigorous.sets import InputSet, batch_of
 from tangency.verify.rigorous.specification import entrance, specified
 from tangency.verify.rigorous.walk import Walk, walk
@@ -191,7 +191,7 @@ def scores_and_margins(
         scores, margin = found.outputs(search=False)[0], found.specified(spec, upper=False)
         return scores, margin, found.statement(spec, margin, upper=False)
     done, margin = _specified(network, input_intervals(network, box), spec, keep=False)
-    stated = two_sided(sets[0], spec, margin, "ibp", False, {}, upper=False)
+    stated = Statement(sets[0], spec, margin.lower, None, "ibp", False)
     return done.found[network.structure.outputs[0]], margin, stated
 
 
@@ -220,7 +220,8 @@ def _found(
     kept = {names[i]: (y.lower, y.upper) for i, y in done.found.items()} if keep else {}
     stated = None
     if job.single(network):
-        stated = two_sided(sets[0], matrix, outputs[0], "ibp", False, {}, upper=True)
+        low, high = (v.reshape((len(v), -1)) for v in (outputs[0].lower, outputs[0].upper))
+        stated = Statement(sets[0], matrix, low, high, "ibp", False)
     return outputs, done.widths, kept, stated
 
 

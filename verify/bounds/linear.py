@@ -13,7 +13,7 @@ from tangency.models.network import Network
 from tangency.models.ops import Constant
 from tangency.verify.bounds.jobs import Job
 from tangency.verify.bounds.tightened import Tightened
-from tangency.verify.result import Statement, two_sided
+from tangency.verify.result import Statement
 from tangency.verify.rigorous.forward import Forward
 from tangency.verify.rigorous.lowering import lowered
 from tangency.verify.rigorous.numpy_engine import NumpyEngine
@@ -187,7 +187,9 @@ class LinearBounds:
         chosen = self._search.chosen if self._search else {}
         alpha = self.job.method == "alpha-crown"
         method = cast("Method", "crown" if alpha else self.job.method)
-        return two_sided(self.inputs[0], spec, found, method, self.job.plain, chosen, upper=upper)
+        low, high = (v.reshape((len(v), -1)) for v in (found.lower, found.upper))
+        most = high if upper else None
+        return Statement(self.inputs[0], spec, low, most, method, self.job.plain, chosen)
 
     # --- what is reported ----------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from tangency.verify.bounds.engine import (
     scores_and_margins,
 )
 from tangency.verify.bounds.jobs import Job
+from tangency.verify.bounds.perturbations import Perturbations
 from tangency.verify.certificate.source import Samples
 from tangency.verify.result import Robustness, Statement
-from tangency.verify.sets import Box, ball_around
+from tangency.verify.sets import Box, around
 from tangency.verify.spec import check_labels, margin_spec
 
 __all__ = ["Robustness", "certify_robust", "margin_at"]
@@ -36,6 +37,7 @@ def certify_robust(
     labels: Array,
     eps: float,
     *,
+    norm: str | int = "inf",
     method: str = "ibp",
     rigorous: bool = True,
     plain: bool = False,
@@ -47,7 +49,7 @@ def certify_robust(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Robustness:
-    """Prove or refute that the label of each sample wins on its whole l-infinity ball.
+    """Prove or refute that the label of each sample wins on the whole ball around it.
 
     Parameters
     ----------
@@ -59,13 +61,16 @@ def certify_robust(
         Classes, from 0.
     eps : float
         Radius >= 0.
+    norm : {"inf", "2", "1"}
+        Of the balls, over all entries of a sample together; 2 and 1 may be numbers.
     method, rigorous, plain, mode, steps
         Of the bounds, as in :func:`bound`. Without ``rigorous`` what is called verified is an
         estimate, and ``certified`` says so.
     clip : (float, float), optional
         Range of valid inputs, which the balls do not leave.
     attack : {"pgd", "corners", "none"}
-        Sign-gradient descent in JAX, random corners in NumPy, or the sample alone.
+        Gradient descent in JAX that is steepest in the norm, random corners (directions, for l2)
+        in NumPy, or the sample alone.
     batch : int
         Samples bounded at once.
     seed : int
@@ -76,28 +81,31 @@ def certify_robust(
     Raises
     ------
     InputError
-        For an empty data set, arrays or labels that do not fit, eps < 0, an unknown method or
-        attack.
+        For an empty data set, arrays or labels that do not fit, eps < 0, an unknown norm, method
+        or attack.
     """
     start = perf_counter()
     job = Job(method, rigorous, plain, mode, steps)
     x, labels, radius = _checked(network, x, labels, eps, attack, batch)
+    data = Samples(x, radius, labels, norm=str(norm), clip=clip)
     classes = check_classifier(network)
     wide = network.astype("float64")
     columns: list[tuple[Array, ...]] = []
     statements: list[Statement] = []
     for i in range(0, len(x), batch):
         points, own = x[i : i + batch], labels[i : i + batch]
-        outer, inner = ball_around(points, radius, clip)
         spec = margin_spec(own, classes)
-        box = Box(outer.lower, outer.upper)
-        scores, margin, stated = scores_and_margins(network, box, spec, job)
+        region = around(points, radius, data.norm, clip)
+        scores, margin, stated = scores_and_margins(network, region, spec, job)
         if stated is not None:
             statements.append(stated)
         weakest = margin.lower.argmin(axis=1)
         weakest += weakest >= own  # the rows of the specification skip the label
-        rows = (points, own, weakest, inner.lower, inner.upper)
-        tried = _searched(network, rows, batch, attack, seed)
+        # A last, smaller batch is filled up, so that nothing recompiles.
+        fill = np.arange(batch if attack == "pgd" else len(points)) % len(points)
+        balls = Perturbations(points[fill], radius, data.norm, clip)
+        found = candidates(network, balls, own[fill], weakest[fill], attack=attack, seed=seed)
+        tried = [p[: len(points)] for p in found]
         attained = np.stack([margin_at(network, p, spec) for p in tried])
         chosen = attained.argmin(axis=0), np.arange(len(points))
         best = wide.evaluate(points).argmax(axis=1)
@@ -107,7 +115,6 @@ def certify_robust(
         if progress is not None:
             progress(min(i + batch, len(x)), len(x))
     lower, upper, proved, attained, worst, best = map(np.concatenate, zip(*columns, strict=True))
-    data = Samples(x, radius, labels, clip=clip)
     return Robustness(
         verified=proved > 0,
         attacked=attained <= 0,
@@ -118,6 +125,7 @@ def certify_robust(
         prediction=best,
         labels=labels,
         eps=radius,
+        norm=data.norm,
         method=method,
         attack=attack,
         seconds=perf_counter() - start,
@@ -151,16 +159,6 @@ def _checked(
     except (TypeError, ValueError):
         raise InputError(f"eps is {eps!r}: give one number >= 0") from None
     return x, check_labels(labels, len(x), classes), radius
-
-
-def _searched(
-    network: Network, rows: tuple[Array, ...], batch: int, attack: str, seed: int
-) -> list[Array]:
-    """Candidates of the attack; a last, smaller batch is filled up, so that nothing recompiles."""
-    n = len(rows[0])
-    fill = np.arange(batch) % n if attack == "pgd" and n < batch else np.arange(n)
-    found = candidates(network, *(row[fill] for row in rows), attack=attack, seed=seed)
-    return [p[:n] for p in found]
 
 
 def margin_at(network: Network, points: Array, spec: Array) -> Array:

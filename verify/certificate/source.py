@@ -116,9 +116,10 @@ class Samples:
         if x.dtype not in (np.float32, np.float64) or x.ndim < 1 or not np.isfinite(x).all():
             raise InputError(f"x is {x.dtype} of shape {x.shape}: give finite floats (n, ...)")
         object.__setattr__(self, "x", x.astype(np.float64))
-        if not (np.isfinite(self.eps) and self.eps >= 0):
-            raise InputError(f"eps is {self.eps}: a radius is finite and >= 0")
-        object.__setattr__(self, "eps", float(self.eps))
+        eps = np.asarray(self.eps)
+        if eps.ndim or eps.dtype.kind not in "iuf" or not 0 <= eps < np.inf:
+            raise InputError(f"eps is {self.eps!r}: a radius is finite and >= 0, one number")
+        object.__setattr__(self, "eps", float(eps))
         norm = str(self.norm)
         if norm not in ("inf", "2", "1"):
             raise InputError(f"norm {self.norm!r}: give inf, 2 or 1")
@@ -129,12 +130,21 @@ class Samples:
                 raise InputError(f"y is {y.dtype} of shape {y.shape}: give {len(x)} integers")
             object.__setattr__(self, "y", y.astype(np.int64))
         if self.clip is not None:
-            a, b = map(float, self.clip)
+            clip = np.asarray(self.clip)
+            if clip.shape != (2,) or clip.dtype.kind not in "iuf":
+                raise InputError(f"clip is {self.clip!r}: give two numbers")
+            a, b = clip.astype(float).tolist()
+            object.__setattr__(self, "clip", (a, b))
             if not (a <= b and (x >= a).all() and (x <= b).all()):
                 raise InputError(f"clip {self.clip} is no range with all of x inside")
-        for i in self.samples or ():
-            if not 0 <= i < len(x):
-                raise InputError(f"sample {i} is not in the data, which hold {len(x)}")
+        if self.samples is not None:
+            own = np.asarray(self.samples)
+            if own.ndim != 1 or own.dtype.kind not in "iu" or not own.size:
+                raise InputError(f"samples is {self.samples!r:.60}: give places in the data")
+            outside = own[(own < 0) | (own >= len(x))]
+            if outside.size:
+                raise InputError(f"sample {outside[0]} is not in the data, which hold {len(x)}")
+            object.__setattr__(self, "samples", tuple(own.tolist()))
 
     def source(self, samples: Sequence[int] | npt.NDArray[np.int_] | None = None) -> Source:
         """Return the source of the sets of some of the samples, or of all."""

@@ -18,7 +18,7 @@ from tangency.verify.certificate.source import Source
 __all__ = ["require_valid"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_WORD = re.compile(r"[ -~]{1,64}")  # what is printed as it stands
+_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,32}")  # printed as it stands: a name, and no sentence
 _AXES = 8
 
 

@@ -87,14 +87,19 @@ def gain_of(node: Node, params: Mapping[str, np.ndarray]) -> tuple[np.ndarray, n
     above = up(np.sqrt(up(variance)))
     weight = params.get("weight", np.ones_like(variance))
     ends = weight / below, weight / above
-    return down(np.minimum(*ends)), up(np.maximum(*ends))
+    zero = weight == 0.0  # exactly
+    below, above = down(np.minimum(*ends)), up(np.maximum(*ends))
+    return np.where(zero, 0.0, below), np.where(zero, 0.0, above)
 
 
 def gained(slopes: Slopes, gain: tuple[np.ndarray, np.ndarray]) -> Slopes:
     """Return the slopes of an activation behind a factor for each channel."""
     lower, upper = slopes.arrays(len(gain[0]))
-    products = np.stack([g * s for g in gain for s in (lower, upper)])
-    return Slopes(down(products.min(axis=0)), up(products.max(axis=0)))
+    pairs = [(g, s) for g in gain for s in (lower, upper)]
+    exact = np.stack([(g == 0.0) | (s == 0.0) for g, s in pairs])  # zero times anything
+    products = np.stack([g * s for g, s in pairs])
+    low, high = (np.where(exact, 0.0, rounded(products)) for rounded in (down, up))
+    return Slopes(low.min(axis=0), high.max(axis=0))
 
 
 def largest(gain: tuple[np.ndarray, np.ndarray]) -> float:

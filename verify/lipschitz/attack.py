@@ -8,6 +8,7 @@ layer is onto, the coordinates are its pre-activations, so that a step flips cho
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,16 +17,23 @@ import numpy as np
 from tangency.verify.certificate.layers import GroupSort
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.chain.chain import Chain
+from tangency.verify.lipschitz.clock import Clock, TimeUp
 from tangency.verify.lipschitz.scaling import norm_exponents, reduced
 
-__all__ = ["attack"]
+__all__ = ["attack", "is_small"]
 
 _POINTS = 96
 _WORK = 2.5e9  # multiplications in all, well under a second on one core
+_LARGE = 4.0  # times that, for the fewest steps: beyond, whole Jacobians are too dear
 _STEPS = (40, 600)
 
 
-def attack(chain: Chain, *, seed: int = 0) -> float | None:
+def is_small(chain: Chain) -> bool:
+    """Return whether whole Jacobians, of many points at once, cost little."""
+    return _STEPS[0] * _work(chain, min(chain.sizes[:2])) <= _LARGE * _WORK
+
+
+def attack(chain: Chain, *, seed: int = 0, clock: Clock | None = None) -> float | None:
     """Return a lower bound of the l2 Lipschitz constant of a chain.
 
     Parameters
@@ -34,7 +42,9 @@ def attack(chain: Chain, *, seed: int = 0) -> float | None:
         With a function for each activation that is not GroupSort; weights with a radius are taken
         at their midpoints.
     seed : int
-        The search is deterministic.
+        The search is deterministic but for its end by time.
+    clock : Clock, optional
+        Looked at before each layer of each step.
 
     Returns
     -------
@@ -52,7 +62,7 @@ def attack(chain: Chain, *, seed: int = 0) -> float | None:
         return None
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
-        problem = _prepare(chain)
+        problem = _prepare(chain, Clock(None) if clock is None else clock)
         best = _climb(problem, rng) if chain.activations else problem.norms(np.zeros((1, 1)))[0]
         root = best * (1.0 - 1e-12)
         try:
@@ -72,6 +82,7 @@ class _Problem:
     exponent: int
     entry: Array
     scale: float
+    clock: Clock
 
     def norms(self, u: Array) -> Array:
         """Return the Jacobian norm at each row of u."""
@@ -79,6 +90,7 @@ class _Problem:
         if self.chain.activations:
             z = u @ self.entry.T + self.biases[0]
             for k in range(len(self.chain.activations)):
+                self.clock.check()
                 x, jacobian = self._activate(k, z, jacobian)
                 jacobian = self.factors[k + 1] @ jacobian
                 z = x @ self.weights[k + 1].T + self.biases[k + 1]
@@ -105,7 +117,7 @@ class _Problem:
         return function.value(z), function.derivative(z)[:, :, None] * jacobian
 
 
-def _prepare(chain: Chain) -> _Problem:
+def _prepare(chain: Chain, clock: Clock) -> _Problem:
     """Return the search problem, rescaled where the activations commute with scaling."""
     exponents = norm_exponents(chain)
     factors = [np.ldexp(w.midpoint, -e) for w, e in zip(chain.weights, exponents, strict=True)]
@@ -127,20 +139,37 @@ def _prepare(chain: Chain) -> _Problem:
     else:
         entry, scale = first, 1.0
     spread = max(float(np.abs(b).max(initial=0.0)) for b in biases)
-    return _Problem(chain, forward, biases, factors, sum(exponents), entry, max(scale, spread))
+    return _Problem(
+        chain, forward, biases, factors, sum(exponents), entry, max(scale, spread), clock
+    )
 
 
 def _climb(problem: _Problem, rng: np.random.Generator) -> float:
     """Return the best Jacobian norm of a population of points."""
-    sizes = problem.chain.sizes
     dimension = problem.entry.shape[1]
-    narrow = min(dimension, sizes[-1])
-    products = sum(a * b for a, b in pairwise(sizes[1:]))
-    work = _POINTS * (dimension * products + 20 * narrow**3)
-    steps = int(np.clip(_WORK / work, *_STEPS))
+    steps = int(np.clip(_WORK / _work(problem.chain, dimension), *_STEPS))
     reach = problem.scale * 10.0 ** rng.uniform(-2, 2, (_POINTS, 1))
     u = reach * rng.standard_normal((_POINTS, dimension))
-    value = problem.norms(u)
+    value = np.zeros(_POINTS)
+    with suppress(TimeUp):
+        value = problem.norms(u)
+        _improve(problem, rng, u, value, reach, steps)
+    return float(value.max())
+
+
+def _work(chain: Chain, dimension: int) -> float:
+    """Return the multiplications of one step."""
+    sizes = chain.sizes
+    narrow = min(dimension, sizes[-1])
+    products = sum(a * b for a, b in pairwise(sizes[1:]))
+    return float(_POINTS * (dimension * products + 20 * narrow**3))
+
+
+def _improve(
+    problem: _Problem, rng: np.random.Generator, u: Array, value: Array, reach: Array, steps: int
+) -> None:
+    """Move the points, in place, and keep what is better."""
+    dimension = u.shape[1]
     for step in range(steps):
         trial = u.copy()
         share = rng.choice([1.5 / dimension, 0.1, 0.3, 1.0], (_POINTS, 1))
@@ -158,4 +187,3 @@ def _climb(problem: _Problem, rng: np.random.Generator) -> float:
             half = _POINTS // 2
             u[order[:half]] = u[order[-half:]]
             value[order[:half]] = value[order[-half:]]
-    return float(value.max())

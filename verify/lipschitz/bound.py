@@ -1,10 +1,8 @@
 """One call for the Lipschitz constant of a chain: upper bound, proof, lower bound."""
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,22 @@ from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import GroupSort, Slopes
 from tangency.verify.chain.chain import Chain
 from tangency.verify.lipschitz.attack import attack as search
+from tangency.verify.lipschitz.attack import is_small
+from tangency.verify.lipschitz.clock import GRACE, OVER, Clock, TimeUp, now
 from tangency.verify.lipschitz.eclipse import eclipse_fast_witness
 from tangency.verify.lipschitz.engine.search import engine_bound
 from tangency.verify.lipschitz.engine.threads import one_thread
 from tangency.verify.lipschitz.lipsdp import HIDDEN_LIMIT, SOLVERS, lipsdp_witness
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.product import product_bound
-from tangency.verify.result import LipschitzBound
+from tangency.verify.result import LipschitzBound, consistent
+from tangency.verify.sets import Box
 
 __all__ = ["bound_chain"]
 
 _METHODS = ("lipsdp", "eclipse_fast", "product")
 _NORMS = ("2", "1", "inf")
+SHARE = 0.3  # of the search's time, for the attack
 
 
 def bound_chain(
@@ -60,7 +62,9 @@ def bound_chain(
         "engine" is the house's own, for chains of any size, all norms, and sums that GroupSort
         keeps; the others solve the same inequality by cvxpy, for l2 and small chains.
     time_limit : float, optional
-        Seconds for the engine's search; what it has found by then is proved. None for no limit.
+        Seconds for all: the product of norms first, the engine's search and the proof of what it
+        has found by then, the search for a lower bound. None for no limit. What cannot be cut, a
+        factorisation or the proof, may take a fifth more and two seconds.
     rtol : float, optional
         The engine stops where the bound is estimated to lie this near the optimum (1e-6); the
         accuracy asked of SCS (1e-7). What is proved does not depend on it.
@@ -101,7 +105,7 @@ def bound_chain(
     >>> round(bound_chain(chain, norm="inf").upper, 4)
     7.0711
     """
-    start = time.perf_counter()
+    start = now()
     if method not in _METHODS:
         raise InputError(f"unknown method {method!r}: give one of {', '.join(_METHODS)}")
     if solver not in ("engine", *SOLVERS):
@@ -122,9 +126,11 @@ def bound_chain(
         raise UnsupportedError(
             f"{what} bounds l2 to l2 of slopes and GroupSort; use solver='engine', method='lipsdp'"
         )
-    product = product_bound(chain, norm=source, output=target)
+    allowed = None if time_limit is None else SHARE * time_limit + GRACE / 3.0
+    product = product_bound(chain, norm=source, output=target, seconds=allowed)
     witness: ChainWitness | None = None
     gap, finished = None, True
+    spent = 0.0  # on the search
     history: tuple[tuple[float, float], ...] = ()
     if method == "eclipse_fast":
         with one_thread(max(chain.sizes)):
@@ -137,16 +143,21 @@ def bound_chain(
             hidden_limit=hidden_limit,
         )
     elif method == "lipsdp" and (chain.activations or not euclidean):
-        found = engine_bound(
-            chain,
-            norm=source,
-            output=target,
-            margin=margin,
-            time_limit=time_limit,
-            rtol=1e-6 if rtol is None else rtol,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
+        begin = now()
+        try:
+            found = engine_bound(
+                chain,
+                norm=source,
+                output=target,
+                margin=margin,
+                time_limit=None if time_limit is None else _engine_share(time_limit, begin - start),
+                rtol=1e-6 if rtol is None else rtol,
+                progress=progress,
+                checkpoint=checkpoint,
+            )
+        except (TimeUp, KeyboardInterrupt):
+            found, finished = None, False
+        spent = now() - begin
         if found is not None:
             witness, finished = found.witness, found.finished
             history = (*found.history, (found.seconds, witness.bound))
@@ -159,18 +170,26 @@ def bound_chain(
     name = target if not margin else f"margin:{margin[0]},{margin[1]}"
     lower = None
     if attack and plain:
-        lower = search(chain, seed=seed) if euclidean else _in_boxes(chain, source, name, seed)
-    if lower is not None and lower > upper:
-        if lower > upper * (1.0 + 1e-9) + 1e-320:
-            raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
-        lower = upper  # they meet up to the search's own rounding errors
+        clock = Clock(None)
+        if time_limit is not None:
+            left = (1.0 + OVER / 2.0) * time_limit + GRACE / 2.0 - (now() - start)
+            share = max(SHARE * spent, SHARE * time_limit if not spent else 0.1 * time_limit)
+            clock = Clock(max(min(share, left), 0.05))
+            clock.found()
+        try:
+            if euclidean and is_small(chain):
+                lower = search(chain, seed=seed, clock=clock)
+            else:
+                lower = _in_boxes(chain, source, name, seed, clock)
+        except KeyboardInterrupt:  # the bound stands
+            finished = False
     return LipschitzBound(
         upper=upper,
-        lower=lower,
+        lower=consistent(lower, upper),
         certified=True,
         method=method if better else "product",
         norm=source,
-        seconds=time.perf_counter() - start,
+        seconds=now() - start,
         solver=solver if better and method == "lipsdp" else None,
         product=product,
         lipsdp=proved if method == "lipsdp" else None,
@@ -200,11 +219,16 @@ def _output(given: Any, outputs: int) -> tuple[str, tuple[int, ...]]:
     return _norm(given, "output"), ()
 
 
-def _in_boxes(chain: Chain, norm: str, output: str, seed: int) -> float | None:
+def _engine_share(time_limit: float, spent: float) -> float:
+    """Return the seconds that the product before and the attack to come leave the engine."""
+    return max(time_limit - spent, 0.0) / (1.0 + SHARE / 2.0)
+
+
+def _in_boxes(chain: Chain, norm: str, output: str, seed: int, clock: Clock) -> float | None:
     """Return the best lower bound that the search inside a box finds, for boxes of three sizes."""
     n = chain.sizes[0]
     found = [
-        attack_box(chain, SimpleNamespace(lower=-r, upper=r), norm=norm, output=output, seed=seed)
+        attack_box(chain, Box(-r, r), norm=norm, output=output, seed=seed, clock=clock)
         for r in (np.full(n, 10.0**k) for k in (0, 1, 2))
     ]
     return max((value for value in found if value is not None), default=None)

@@ -29,7 +29,7 @@ from tangency.verify.chain.networks import local_chain
 from tangency.verify.chain.unroll import Unrolled
 from tangency.verify.lipschitz.local import attained, bound_leaf
 from tangency.verify.lipschitz.local_result import LocalBound, Piece, as_local
-from tangency.verify.sets import Box
+from tangency.verify.sets import Box, Region, box_around
 
 __all__ = ["branch_and_bound"]
 
@@ -48,7 +48,7 @@ class _Cut:
 
 def branch_and_bound(
     network: Network,
-    box: Box,
+    region: Region,
     unrolled: Unrolled | None,
     options: dict[str, Any],
     *,
@@ -64,7 +64,8 @@ def branch_and_bound(
     Parameters
     ----------
     network : Network
-    box : Box
+    region : Box or Ball
+        What is cut is the box around it.
     unrolled : Unrolled or None
         Of the network; None where it has blocks.
     options : dict
@@ -91,9 +92,10 @@ def branch_and_bound(
     # With one search for each output the engine shares the time out among them, so that a search
     # without an end would not mean an interrupt: there it runs without a limit.
     limited = str(options["output"]) not in ("inf", "linf") and deadline < math.inf
+    box = box_around(region)
     chain = local_chain(network, box, unrolled=unrolled)
     whole = bound_leaf(chain, options | {"time_limit": time_limit if limited else None})
-    lower = attained(network, chain, box, whole, seed) if attack else None
+    lower = attained(network, chain, region, whole, seed) if attack else None
     order = itertools.count()
     root = _Cut(Piece(box, whole.upper, whole.witness), _is_linear(chain))
     pieces = [(-whole.upper, next(order), root)]

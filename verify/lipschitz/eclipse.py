@@ -109,6 +109,8 @@ def eclipse_fast_witness(chain: Chain) -> ChainWitness | None:
     if not chain.activations or not all(w.any() for w in weights):
         return None
     form = assemble(weights, chain.activations, exponents)
+    if form is None:
+        return None
     theta = eclipse_start(weights, form, exponents) - EDGE
     counts = np.cumsum([layer.count for layer in form.layers])[:-1]
     return prove(chain, Found(form, list(np.split(np.exp(theta), counts)), form.last))

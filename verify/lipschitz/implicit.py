@@ -25,7 +25,7 @@ from tangency.verify.certificate.norms import spectral_norm_bound
 from tangency.verify.chain.chain import Function, Named, constraint_named
 from tangency.verify.lipschitz.fixed_points import implicit_attack
 from tangency.verify.lipschitz.implicit_search import proved, well_posed
-from tangency.verify.result import LipschitzBound
+from tangency.verify.result import LipschitzBound, consistent
 
 __all__ = ["ImplicitBound", "implicit_bound"]
 
@@ -119,13 +119,9 @@ def implicit_bound(
         raise NotProvedError("no bound could be proved in float64")
     better = proof is not None and proof.bound <= naive
     lower = _lower(weight, inputs, output, constraint, function, b, seed) if attack else None
-    if lower is not None and lower > upper:
-        if lower > upper * (1.0 + 1e-9):
-            raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {upper!r}")
-        lower = upper  # they meet up to the search's own rounding errors
     return ImplicitBound(
         upper=upper,
-        lower=lower,
+        lower=consistent(lower, upper),
         certified=True,
         method="lipsdp" if better else "product",
         norm="2",

@@ -93,7 +93,8 @@ def lipsdp_witness(
         # by those up to its own: the multiplier in the units of W is divided by the later ones.
         later = np.append(np.cumprod((scales**2)[::-1])[::-1], 1.0)
         multipliers = [t / later[k + 1] for k, t in enumerate(theta)]
-        witness = prove(chain, _found(chain, weights, multipliers, exponents))
+        found = _found(chain, weights, multipliers, exponents)
+        witness = None if found is None else prove(chain, found)
         if witness is None:
             break
         if best is None or witness.bound < best.bound:
@@ -107,9 +108,11 @@ def lipsdp_witness(
 
 def _found(
     chain: Chain, weights: list[Array], multipliers: list[Array], exponents: tuple[int, ...]
-) -> Found:
+) -> Found | None:
     """Return a solver's multipliers in the engine's form, whose scales are its own."""
     form = engine_form(weights, chain.activations, exponents)
+    if form is None:
+        return None
     later, strengths = 0, []
     for k in range(len(multipliers) - 1, -1, -1):
         later += form.exponents[k + 1] - exponents[k + 1]

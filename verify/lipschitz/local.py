@@ -10,6 +10,8 @@ that keeps its order.
 The box is convex, so the segment between two of its points lies in it. That is why slopes on
 intervals bound difference quotients, and why a box may be cut into pieces: a segment passes from
 piece to piece, so that the constant of the whole is at most the largest of theirs (see `.branch`).
+
+A ball is bounded on the box around it; the search for a lower bound stays inside of the ball.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.network import Network
 from tangency.verify.chain.chain import Chain
 from tangency.verify.chain.networks import local_chain
@@ -28,14 +31,14 @@ from tangency.verify.lipschitz.bound import bound_chain
 from tangency.verify.lipschitz.local_attack import attack_box
 from tangency.verify.lipschitz.local_result import LocalBound, as_local
 from tangency.verify.result import LipschitzBound
-from tangency.verify.sets import Box
+from tangency.verify.sets import Box, Region, box_around, input_sets
 
 __all__ = ["attained", "bound_leaf", "local_bound"]
 
 
 def local_bound(
     network: Network,
-    box: Box,
+    box: Region,
     *,
     method: str = "lipsdp",
     norm: Any = 2,
@@ -50,15 +53,16 @@ def local_bound(
     max_boxes: int = 1000,
     unrolled: Unrolled | None = None,
 ) -> LocalBound:
-    """Bound the Lipschitz constant of a network on a box.
+    """Bound the Lipschitz constant of a network on a box, or on a ball.
 
     Parameters
     ----------
     network : Network
         As :func:`tangency.verify.lipschitz.lipschitz_bound` takes it. An activation with unbounded
         slope, such as sqrt, will do where its slope is bounded on the box.
-    box : Box
-        One box, of the shape of the input or (1, *shape).
+    box : Box or Ball
+        One, of the shape of the input or (1, *shape). Of a ball, the bound is that of the box
+        around it.
     method, norm, output, solver, time_limit, rtol, progress
         As in :func:`tangency.verify.lipschitz.bound_chain`.
     seed : int
@@ -77,14 +81,14 @@ def local_bound(
     Returns
     -------
     LocalBound
-        `upper` holds for all pairs of points in the box; `lower` is the norm of a Jacobian at a
-        point inside it.
+        `upper` holds for all pairs of points in the result's `box`; `lower` is the norm of a
+        Jacobian at a point inside of the region given.
 
     Raises
     ------
     InputError
-        If the box does not fit or an option is unknown; if an activation has no bounded slope on
-        the box.
+        If the region does not fit, holds several samples, or an option is unknown; if an
+        activation has no bounded slope on the box.
     UnsupportedError, NotProvedError
         As in `bound_chain`.
 
@@ -95,10 +99,12 @@ def local_bound(
     >>> found = local_bound(network, Box(np.array([-2.0]), np.array([-1.0])))
     >>> found.upper  # both neurons are off
     0.0
-    >>> round(local_bound(network, Box(np.array([1.0]), np.array([5.0]))).upper, 6)
+    >>> from tangency.verify.sets import Ball
+    >>> round(local_bound(network, Ball(np.array([3.0]), 2.0)).upper, 6)
     2.0
     """
     start = time.perf_counter()
+    region, box = _one(network, box)
     parts = unroll(network) if unrolled is None and is_plain(network) else unrolled
     options = {
         "method": method,
@@ -113,7 +119,7 @@ def local_bound(
 
         return branch_and_bound(
             network,
-            box,
+            region,
             parts,
             options,
             time_limit=time_limit,
@@ -124,17 +130,41 @@ def local_bound(
             max_boxes=max_boxes,
         )
     found = bound_leaf(chain, options | {"time_limit": time_limit, "rtol": rtol}, progress)
-    lower = attained(network, chain, box, found, seed) if attack else None
+    lower = attained(network, chain, region, found, seed) if attack else None
     return as_local(found, box, lower, time.perf_counter() - start)
 
 
-def attained(network: Network, chain: Chain, box: Box, found: LipschitzBound, seed: int) -> float:
-    """Return the lower bound that a search in a box finds: in the chain, or else in the graph."""
-    lower = attack_box(chain, box, norm=found.norm, output=found.output, seed=seed)
+def _one(network: Network, region: Region) -> tuple[Region, Box]:
+    """Return the only region and the box around it.
+
+    Raises
+    ------
+    InputError
+        If the region does not fit the network, or holds several samples.
+    """
+    if isinstance(region, tuple | list) and len(region) == 1:
+        region = region[0]
+    first, *others = input_sets(network, region)
+    if others:
+        raise UnsupportedError(f"{1 + len(others)} inputs: a Lipschitz bound is of one input alone")
+    if first.samples != 1:
+        raise InputError(
+            f"box of shape {region.shape}: a local Lipschitz bound takes one box at a time, a Box "
+            f"or Ball of shape {network.input_shape} or {(1, *network.input_shape)}: call it for "
+            "each sample"
+        )
+    return region, box_around(region)
+
+
+def attained(
+    network: Network, chain: Chain, region: Region, found: LipschitzBound, seed: int
+) -> float:
+    """Return the lower bound that a search in a region finds: in the chain, or in the graph."""
+    lower = attack_box(chain, region, norm=found.norm, output=found.output, seed=seed)
     if lower is None:
         from tangency.verify.lipschitz.network_attack import attack_network
 
-        lower = attack_network(network, norm=found.norm, output=found.output, box=box, seed=seed)
+        lower = attack_network(network, norm=found.norm, output=found.output, box=region, seed=seed)
     return lower
 
 

@@ -13,6 +13,7 @@ References
 """
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ import numpy as np
 from tangency.verify.certificate.layers import GroupSort, Residual
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.chain.chain import Chain
+from tangency.verify.lipschitz.clock import Clock, TimeUp
+from tangency.verify.sets import Ball, Region
 
-__all__ = ["attack_box"]
+__all__ = ["attack_box", "drawn_in"]
 
 _POINTS = 64
 _DRAWN = 1024  # points that those are chosen from
@@ -31,22 +34,30 @@ _POWER = 3  # steps of the power method for each step of the point
 
 
 def attack_box(
-    chain: Chain, box: Any, *, norm: str = "2", output: str = "2", seed: int = 0
+    chain: Chain,
+    box: Region,
+    *,
+    norm: str = "2",
+    output: str = "2",
+    seed: int = 0,
+    clock: Clock | None = None,
 ) -> float | None:
-    """Return a lower bound of the constant of a chain on a box.
+    """Return a lower bound of the constant of a chain on a box or a ball.
 
     Parameters
     ----------
     chain : Chain
         With a function for each activation but GroupSort; weights are taken at their midpoints.
-    box : Box
-        Of as many entries as the chain has inputs.
+    box : Box or Ball
+        One, of as many entries as the chain has inputs.
     norm : {"2", "1", "inf"}
         Of the input.
     output : {"2", "1", "inf"} or "margin:i,j"
         Of the output.
     seed : int
-        The search is deterministic.
+        The search is deterministic but for its end by time.
+    clock : Clock, optional
+        Looked at before each step of the power method.
 
     Returns
     -------
@@ -67,16 +78,37 @@ def attack_box(
     ):
         return None
     with np.errstate(all="ignore"):
-        search = _Search(chain, box.lower.reshape(-1), box.upper.reshape(-1), norm, output)
-        best = search.run(np.random.default_rng(seed)) * (1.0 - 1e-12)
+        search = _Search(chain, box, norm, output, Clock(None) if clock is None else clock)
+        with suppress(TimeUp):
+            search.run(np.random.default_rng(seed))
+        best = search.best * (1.0 - 1e-12)
     return best if math.isfinite(best) else 0.0
+
+
+def drawn_in(region: Region | None, x: Array) -> Array:
+    """Return points of the box around a region, ``(N, n)``, drawn into it towards its centre.
+
+    Examples
+    --------
+    >>> drawn_in(Ball(np.zeros(2), 1.0), np.array([[3.0, 4.0], [0.1, 0.0]])).round(6)
+    array([[0.6, 0.8],
+           [0.1, 0. ]])
+    """
+    if not isinstance(region, Ball):
+        return x
+    centre = region.center.reshape(-1)
+    size = np.linalg.norm(x - centre, ord=region.norm, axis=1, keepdims=True)
+    share = np.asarray(region.eps).reshape(-1) * (1.0 - 1e-9) / np.maximum(size, 1e-300)
+    return np.where(share < 1.0, centre + share * (x - centre), x)
 
 
 class _Search:
     """A population of points and directions."""
 
-    def __init__(self, chain: Chain, low: Array, high: Array, norm: str, output: str) -> None:
-        self.chain, self.low, self.high = chain, low, high
+    def __init__(self, chain: Chain, region: Region, norm: str, output: str, clock: Clock) -> None:
+        self.clock, self.best = clock, 0.0
+        self.chain, self.region, box = chain, region, region.interval
+        self.low, self.high = box.lower.reshape(-1), box.upper.reshape(-1)
         self.weights = [w.midpoint for w in chain.weights]
         self.biases = [
             np.zeros(w.shape[0]) if b is None else b
@@ -90,8 +122,8 @@ class _Search:
             self.biases[-1] = np.zeros(1)
             self.output = "2"
 
-    def run(self, rng: np.random.Generator) -> float:
-        """Return the best norm found."""
+    def run(self, rng: np.random.Generator) -> None:
+        """Search; the best norm found is `best`, at any time."""
         size = sum(w.size for w in self.weights)
         steps = int(np.clip(_WORK / (_POINTS * size * (2 * _POWER + 5)), *_STEPS))
         width = self.high - self.low
@@ -105,6 +137,7 @@ class _Search:
         x[1::4] = (x[1::4] - self.low - width / 2) * near + self.low + width / 2
         x[::4] = np.where(rng.random(x[::4].shape) < 0.5, low[::4], high[::4])  # corners
         x = np.where(low <= high, np.clip(x, low, high), (self.low + self.high) / 2)
+        x = drawn_in(self.region, x)
         v = _ball(rng.standard_normal(x.shape), self.norm)
         chosen = np.argsort(-self.values(x, v, _POWER)[0], kind="stable")[:_POINTS]
         x, v, low, high = x[chosen], v[chosen], low[chosen], high[chosen]
@@ -116,6 +149,7 @@ class _Search:
             move = np.where(kind < 0.7, np.sign(gradient), rng.uniform(-1, 1, x.shape))
             trial = x + reach * width * move
             trial = np.where(low <= high, np.clip(trial, low, high), x)
+            trial = drawn_in(self.region, trial)
             found = self.values(trial, v, _POWER)
             better = found[0] > value
             value = np.where(better, found[0], value)
@@ -125,7 +159,7 @@ class _Search:
             reach = np.where(better[:, None], np.minimum(2 * reach, 0.5), reach * 0.6)
             if step % 15 == 14:
                 reach = np.maximum(reach, 10.0 ** rng.uniform(-4, -0.5, reach.shape))
-        return float(self.values(x, v, 20)[0].max())
+        self.values(x, v, 20)
 
     def values(
         self, x: Array, v: Array, count: int
@@ -148,11 +182,13 @@ class _Search:
         best = np.full(len(v), -np.inf)
         best_u, best_v = np.zeros((len(v), self.weights[-1].shape[0])), v
         for step in range(count + 1):
+            self.clock.check()
             forward = self.push(v, slopes)
             size = np.nan_to_num(_norm(forward, self.output), nan=0.0, posinf=0.0)
             u = _dual(forward, self.output)
             better = (size > best)[:, None]
             best = np.maximum(size, best)
+            self.best = max(self.best, float(best.max()))
             best_u, best_v = np.where(better, u, best_u), np.where(better, v, best_v)
             if step < count:
                 v = _ball(self.pull(u, slopes), self.norm)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tangency.models.errors import NotProvedError
 from tangency.verify.certificate.witness import ChainWitness
-from tangency.verify.result import LipschitzBound
+from tangency.verify.result import LipschitzBound, consistent
 from tangency.verify.sets import Box
 
 __all__ = ["LocalBound", "Piece", "as_local"]
@@ -72,9 +71,6 @@ def as_local(
     NotProvedError
         If the lower bound contradicts the upper one.
     """
-    if lower is not None and lower > found.upper:
-        if lower > found.upper * (1.0 + 1e-9) + 1e-320:
-            raise NotProvedError(f"the lower bound {lower!r} contradicts the upper {found.upper!r}")
-        lower = found.upper  # they meet up to the search's own rounding errors
+    lower = consistent(lower, found.upper)
     values = {f.name: getattr(found, f.name) for f in fields(LipschitzBound)}
     return LocalBound(**(values | {"lower": lower, "seconds": seconds, "box": box} | more))

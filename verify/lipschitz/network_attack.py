@@ -20,17 +20,15 @@ from __future__ import annotations
 import math
 import time
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tangency.models.network import Network, precision
 from tangency.models.ops import jax_backend
 from tangency.models.structure import Structure
-from tangency.verify.lipschitz.local_attack import _ball, _dual, _norm
-
-if TYPE_CHECKING:
-    from tangency.verify.bounds import Box
+from tangency.verify.lipschitz.local_attack import _ball, _dual, _norm, drawn_in
+from tangency.verify.sets import Region
 
 __all__ = ["attack_network"]
 
@@ -44,9 +42,14 @@ Array = np.ndarray
 
 
 def attack_network(
-    network: Network, *, norm: str = "2", output: str = "2", box: Box | None = None, seed: int = 0
+    network: Network,
+    *,
+    norm: str = "2",
+    output: str = "2",
+    box: Region | None = None,
+    seed: int = 0,
 ) -> float:
-    """Return a lower bound of the constant of a network, everywhere or on a box.
+    """Return a lower bound of the constant of a network, everywhere, on a box or on a ball.
 
     Parameters
     ----------
@@ -56,8 +59,8 @@ def attack_network(
         Of the input.
     output : {"2", "1", "inf"} or "margin:i,j"
         Of the output.
-    box : Box, optional
-        One box, in which all points lie.
+    box : Box or Ball, optional
+        One, in which all points lie.
     seed : int
         The search is deterministic but for its end by time.
 
@@ -83,7 +86,7 @@ class _Climb:
     """A population of points, each with a direction."""
 
     def __init__(
-        self, network: Network, norm: str, output: str, box: Box | None, seed: int
+        self, network: Network, norm: str, output: str, box: Region | None, seed: int
     ) -> None:
         self.network, self.norm = network, norm
         self.shape = network.input_shape
@@ -95,8 +98,10 @@ class _Climb:
             self.output = "2"
         self.rng = np.random.default_rng(seed)
         self.low = self.high = None
+        self.region = box
         if box is not None:
-            self.low, self.high = box.lower.reshape(-1), box.upper.reshape(-1)
+            around = box.interval
+            self.low, self.high = around.lower.reshape(-1), around.upper.reshape(-1)
         value, push, pull, slope = _compiled(network.structure)
         weights = dict(network.weights)
         self._value: Any = partial(value, weights)
@@ -169,13 +174,13 @@ class _Climb:
         return np.asarray(np.nan_to_num(size, nan=0.0, posinf=0.0))
 
     def inside(self, x: Array) -> Array:
-        """Return the points moved into the box, off its corners and centres."""
+        """Return the points moved into the region, off the corners and centres of its box."""
         if self.low is None or self.high is None:
             return x
         margin = (self.high - self.low) * 10.0 ** self.rng.uniform(-9, -6, x.shape)
         low, high = self.low + margin, self.high - margin
         middle = (self.low + self.high) / 2
-        return np.asarray(np.where(low <= high, np.clip(x, low, high), middle))
+        return drawn_in(self.region, np.where(low <= high, np.clip(x, low, high), middle))
 
     def full(self, x: Array) -> Array:
         return x.reshape(len(x), *self.shape)

@@ -22,12 +22,19 @@ def top_eigenvalue(matrix: Array, *, rtol: float = 1e-6) -> float:
     rtol : float
         Accuracy, where n is large.
 
+    Returns
+    -------
+    float
+        NaN where the matrix is not finite or its eigenvalues do not converge.
+
     Examples
     --------
     >>> round(top_eigenvalue(np.diag([1.0, 3.0])), 12)
     3.0
     """
     n = len(matrix)
+    if not np.isfinite(matrix).all():
+        return math.nan
     if n > _SMALL:
         from scipy.sparse.linalg import ArpackError, eigsh
 
@@ -36,7 +43,10 @@ def top_eigenvalue(matrix: Array, *, rtol: float = 1e-6) -> float:
             return float(eigsh(matrix, 1, tol=rtol, v0=start, return_eigenvectors=False)[0])
         except ArpackError:
             pass  # not convergent, or the start is in the kernel
-    return float(np.linalg.eigvalsh(matrix)[-1])
+    try:
+        return float(np.linalg.eigvalsh(matrix)[-1])
+    except np.linalg.LinAlgError:
+        return math.nan
 
 
 def spectral_norm(matrix: Array) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.network import Network
-from tangency.models.ops import Conv, MatMul, Op
+from tangency.models.ops import Conv, MatMul, Op, Select
 from tangency.verify.certificate.directed import require_gradual_underflow
 from tangency.verify.rigorous import transpose_layers, transpose_moving, transpose_sums
 from tangency.verify.rigorous.backward import Step
@@ -193,7 +193,8 @@ class NumpyEngine:
         node = self.network.structure.nodes[index]
         boxes = [Interval(*known[j]) for j in node.inputs]
         planes = planes_of(node.op, self._weights(self.network, index), boxes)
-        return (*planes.below, *planes.above)
+        first = 2 if isinstance(node.op, Select) else 0  # what is compared has no slopes
+        return (*planes.below[first:], *planes.above[first:])
 
     def step(self, index: int, known: Mapping[int, Pair], chosen: tuple[Array, ...] | None) -> Step:
         """The way back through a node; kept as long as the bounds before it are the same."""

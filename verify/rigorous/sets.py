@@ -8,6 +8,7 @@ row. Rounding is counted and handed back beside the value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +88,19 @@ class InputSet:
             radius = ball.radius if ball.radius.shape[0] == 1 else ball.radius[part]
             ball = BallPart(center, radius, ball.norm)
         return InputSet(self.lower[part], self.upper[part], ball)
+
+    @staticmethod
+    def joined(parts: Sequence[InputSet]) -> InputSet:
+        """The sets of batches of samples as one: all with balls of one norm, or none with any."""
+        lower, upper = (
+            np.concatenate([getattr(p, end) for p in parts]) for end in ("lower", "upper")
+        )
+        balls = [(p.ball, p.samples) for p in parts if p.ball is not None]
+        if not balls:
+            return InputSet(lower, upper)
+        center = np.concatenate([b.center for b, _ in balls])
+        radius = np.concatenate([np.broadcast_to(b.radius, n) for b, n in balls])
+        return InputSet(lower, upper, BallPart(center, radius, balls[0][0].norm))
 
     @cached_property
     def _middle(self) -> tuple[Array, Array, Array]:

@@ -18,6 +18,8 @@ _ELEMENTWISE = frozenset(
     "div eq erf erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max "
     "min mul ne neg not or pow round rsqrt select_n sign sin sinh sqrt square sub tan tanh".split()
 )
+_SUMS = ("add", "add_any", "sub")
+_PRODUCTS = ("mul", "dot_general", "conv_general_dilated")
 _RANDOM = ("random_bits", "random_gamma", "threefry", "rng_")
 
 
@@ -39,8 +41,18 @@ def fold(
 
     The result keeps the key of the first trainable parameter in it (of the first parameter, if
     none is trainable). A repeated tensor is not written out, and is computed on in small form.
+
+    Products with zeros and sums with zeros, as a loop's first state gives rise to, hide no
+    parameter: the former depend on none, the latter are the other summand.
     """
-    keyed = [c for c in inputs if c.key is not None]
+    name, zeros = primitive.name, [False, False]
+    if name in _SUMS or name in _PRODUCTS:
+        zeros = [not c.trainable and not np.any(c.array) for c in inputs]
+    if name in _SUMS and zeros[1] and inputs[0].shape == shapes[0]:
+        return [inputs[0]]
+    if name in _SUMS[:2] and zeros[0] and inputs[1].shape == shapes[0]:
+        return [inputs[1]]
+    keyed = [] if name in _PRODUCTS and any(zeros) else [c for c in inputs if c.key is not None]
     chosen = next((c for c in keyed if c.trainable), keyed[0] if keyed else None)
     key, trainable = (chosen.key, chosen.trainable) if chosen else (None, False)
     arrays = apply(primitive, params, inputs, shapes[0])

@@ -79,7 +79,14 @@ def main() -> None:
 
     Any other error has a status of its own: none may be taken for the answer "not proved".
     """
-    sys.exit(_status())
+    try:
+        status = _status()
+        sys.stdout.flush()
+    except Exception:  # what was to be printed about an error could not be
+        status = 3
+        # Python flushes again as it ends, and would end with a status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
 def _status() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tangency._version import __version__
-from tangency.cli.common import Progress, emit, save_plot
+from tangency.cli.common import OutputPath, Outputs, Progress, emit, plot_option, save_plot
 
 __all__ = ["command"]
 
@@ -23,14 +23,10 @@ __all__ = ["command"]
     help="A parameter of the record, as negative_slope=0.2; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    help="Write a picture: value and derivative, dual kernel, edge of chaos (.png, .pdf, .svg).",
-)
+@plot_option("Write a picture: value and derivative, dual kernel, edge of chaos")
 @click.option(
     "--page",
-    type=click.Path(path_type=Path),
+    type=OutputPath(folder=True),
     help="Write the datasheets of all records into this folder, as index.md and pictures.",
 )
 def command(
@@ -68,11 +64,10 @@ def command(
         _group(name, as_json)
         return
     record = activations.get(name, **dict(map(_parameter, parameters)))
-    if plot is not None:
-        save_plot(plot, datasheet(record))
-    found = datasheet(record)
+    found, files = datasheet(record), Outputs()
+    files.write(plot, save_plot, found)
     answer: dict[str, Any] = {"tangency": __version__, "activation": found.as_dict()}
-    emit(as_json, answer, str(found))
+    files.emit(as_json, answer, str(found))
 
 
 def _group(name: str, as_json: bool) -> None:

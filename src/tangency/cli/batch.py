@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tangency.cli.common import Progress, emit, round_up
+from tangency.cli.common import OutputPath, Progress, emit, round_up
 
 __all__ = ["Job", "command"]
 
@@ -64,7 +64,7 @@ class Job:
 @click.option(
     "--out",
     "results",
-    type=click.Path(path_type=Path),
+    type=OutputPath(folder=True),
     required=True,
     help="Folder of the results, NAME.json for each row; what is there is not run again.",
 )

@@ -9,6 +9,7 @@ import click
 
 from tangency.cli.bounds_answers import show_accuracy, show_outputs
 from tangency.cli.common import (
+    OutputPath,
     load_data,
     load_model,
     model_options,
@@ -89,7 +90,7 @@ METHODS = ("ibp", "crown-ibp", "crown", "forward", "alpha-crown")
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first samples only.")
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=OutputPath(),
     help="Keep finished batches of certified accuracy in this file, and go on from it: what is "
     "read is proved again (not with --mode joint, and then the answer is not certified).",
 )
@@ -137,13 +138,13 @@ def command(
     x, y = load_data(data, network)
     x, y = x[:limit], None if y is None else y[:limit]
     span = None if clip is None else number_range("--clip", clip)
-    if y is not None and norm == "inf":
+    if y is not None:
         if out is not None and out.suffix == ".cert":
             raise click.UsageError(
                 "--out FILE.cert is for bounds; tangency certify MODEL --data X.npz --eps E "
                 "--method crown --out FILE.cert writes one of robust samples"
             )
-        how |= {"attack": attack, "seed": seed, "clip": span}
+        how |= {"norm": norm, "attack": attack, "seed": seed, "clip": span}
         show_accuracy(network, model, data, x, y, radii, checkpoint, how, as_json, out, plot)
         return
     if checkpoint is not None:
@@ -151,8 +152,9 @@ def command(
     if len(radii) > 1:
         raise click.UsageError("several --eps are for certified accuracy: the data need labels y")
     from tangency.verify.certificate.source import Samples
+    from tangency.verify.sets import around
 
-    region = _ball(x, radii[0], norm, span)
+    region = around(x, radii[0], norm, span)
     what = f"{len(x)} samples of {data}, {radii[0]:g} in l{norm} around each"
     source = Samples(x, radii[0], norm=norm, clip=span).source()
     show_outputs(network, model, region, what, how, as_json, out, plot, source)
@@ -222,11 +224,3 @@ def _box(text: str, network: Network) -> Any:
         raise InputError(f"--box {text}: {len(ranges)} ranges, the network takes {size} (or one)")
     ends = np.broadcast_to(np.array(ranges), (size, 2))
     return Box(ends[:, 0].reshape(shape).copy(), ends[:, 1].reshape(shape).copy())
-
-
-def _ball(x: Any, eps: float, norm: str, clip: tuple[float, float] | None) -> Any:
-    from tangency.verify import Ball, Box
-
-    if norm == "inf":
-        return Box.around(x, eps, clip=clip)
-    return Ball(x, eps, norm=int(norm), clip=clip)

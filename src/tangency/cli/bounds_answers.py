@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tangency.cli.common import (
+    Outputs,
     Progress,
-    emit,
     head,
     round_down,
     round_up,
@@ -39,15 +39,13 @@ def show_outputs(
     from tangency.verify import bound
 
     result = bound(network, region, **how)
-    certificate = None
-    if out is not None:
-        certificate = save_result(
-            out, result, network, source, lower=result.lower, upper=result.upper
-        )
-    if plot is not None:
-        save_plot(plot, result)
-    answer = head(network, path) | result.as_dict() | {"out": None if out is None else str(out)}
-    answer["certificate"] = certificate
+    files = Outputs()
+    arrays = {"lower": result.lower, "upper": result.upper}
+    written = files.write(out, save_result, result, network, source, **arrays)
+    files.write(plot, save_plot, result)
+    certificate = written if out is not None and out.suffix == ".cert" else None
+    answer = head(network, path) | result.as_dict()
+    answer |= {"out": written, "certificate": certificate}
     word = "certified" if result.certified else "estimate"
     rows, columns = len(result.lower), result.lower[0].size
     lines = [
@@ -75,7 +73,7 @@ def show_outputs(
         )
     if certificate is not None:
         lines.append(f"Certificate: {certificate}  (tangency check FILE MODEL)")
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))
 
 
 def show_accuracy(
@@ -98,22 +96,15 @@ def show_accuracy(
         curve = certified_accuracy(
             network, x, y, radii, checkpoint=checkpoint, progress=progress, **how
         )
-    if out is not None:
-        save_arrays(
-            out,
-            eps=curve.eps,
-            verified=curve.verified,
-            attacked=curve.attacked,
-            margin_lower=curve.margin_lower,
-            margin_upper=curve.margin_upper,
-        )
-    if plot is not None:
-        save_plot(plot, curve)
-    answer = head(network, path) | curve.as_dict() | {"out": None if out is None else str(out)}
+    files = Outputs()
+    names = ("eps", "verified", "attacked", "margin_lower", "margin_upper")
+    written = files.write(out, save_arrays, **{name: getattr(curve, name) for name in names})
+    files.write(plot, save_plot, curve)
+    answer = head(network, path) | curve.as_dict() | {"out": written}
     read = int(curve.read.sum())
     word = "certified" if curve.certified else "unproved" if read else "estimate"
     lines = [
-        f"{path}: {len(x)} samples of {data}, balls in l-infinity",
+        f"{path}: {len(x)} samples of {data}, balls in l{curve.norm}",
         f"  method        {curve.method}, {word}",
         f"  clean         {curve.clean_accuracy:.1%} are classified as labelled",
         f"  {'eps':>10} {word:>10} {'unrefuted':>10} {'mean margin':>12}",
@@ -142,4 +133,4 @@ def show_accuracy(
             "Proved: a certified sample keeps its label for every input of its ball, in real "
             "arithmetic, for exactly these weights."
         )
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangency.cli.common import (
-    emit,
+    OutputPath,
+    Outputs,
     head,
     load_model,
     model_options,
-    output_options,
+    plot_option,
     round_down,
     round_up,
     save_plot,
@@ -54,9 +55,8 @@ class _Output(Converted):
 @click.option(
     "--norm",
     type=click.Choice(["2", "inf", "1"]),
-    default="2",
-    show_default=True,
-    help="Norm of the input.",
+    help="Norm of the input [default: 2]; with --data, of the ball around each sample [default: "
+    "inf].",
 )
 @click.option(
     "--output",
@@ -88,7 +88,7 @@ class _Output(Converted):
 )
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=OutputPath(),
     metavar="FILE",
     help="Keep the engine's best point in this file, every few seconds, and go on from it.",
 )
@@ -104,12 +104,16 @@ class _Output(Converted):
     type=click.Path(path_type=Path),
     help="Certify the robustness of these samples: .npz with arrays x and y (labels).",
 )
-@click.option("--eps", type=float, help="Radius of the l-infinity ball around each sample.")
+@click.option("--eps", type=float, help="Radius of the ball around each sample.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first samples only.")
-@output_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--out", type=OutputPath(folder=None), help="Write the result to this file, or folder."
+)
+@plot_option("Write a picture to this file")
 def command(
     model: Path,
-    norm: str,
+    norm: str | None,
     output: Any,
     method: str | None,
     solver: str,
@@ -161,7 +165,9 @@ def command(
     if data is not None:
         if method in LIPSCHITZ:
             raise click.UsageError(f"--method {method} bounds a Lipschitz constant: leave --data")
-        for name in ("norm", "output", "solver", "time_limit"):
+        if out is not None and not out.suffix:
+            raise click.UsageError(f"--out {out}: give FILE.npz for arrays, or FILE.cert")
+        for name in ("output", "solver", "time_limit"):
             if source(name) is not click.core.ParameterSource.DEFAULT:
                 option = name.replace("_", "-")
                 raise click.UsageError(f"--{option} is for a Lipschitz bound: leave --data")
@@ -174,11 +180,11 @@ def command(
         from tangency.cli.certify_data import on_data
 
         how = method or "ibp"
-        on_data(network, model, data, eps, limit, as_json, out, plot, how, seed)
+        on_data(network, model, data, eps, limit, as_json, out, plot, norm or "inf", how, seed)
         return
     options = {
         "method": method or "lipsdp",
-        "norm": norm,
+        "norm": norm or "2",
         "output": output,
         "solver": solver,
         "time_limit": time_limit,
@@ -212,14 +218,12 @@ def _lipschitz(
     with Status("Lipschitz bound") as status:
         bound = lipschitz_bound(network, progress=status, **options)
     answer = head(network, path) | bound.as_dict() | {"output": bound.output}
-    if out is not None and out.suffix == ".cert":
-        if bound.certified:
-            write_certificate(out, bound, network)
-            answer["certificate"] = str(out)
-    elif out is not None:
-        write_json(out, answer)
-    if plot is not None:
-        save_plot(plot, bound)
+    files = Outputs()
+    if out is not None and out.suffix == ".json":
+        files.write(out, write_json, answer)
+    elif bound.certified:
+        answer["certificate"] = files.write(out, write_certificate, bound, network)
+    files.write(plot, save_plot, bound)
     upper, lower = round_up(bound.upper), bound.lower
     attained = "none found" if lower is None else f"{round_down(lower)}  attained by attack"
     word = "certified" if bound.certified else "estimate"
@@ -244,6 +248,6 @@ def _lipschitz(
         )
     else:
         lines.append("Not proved: the rigorous check did not accept the solver's multipliers.")
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))
     if not bound.certified:
         raise SystemExit(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tangency.cli.common import (
+    Outputs,
     Progress,
-    emit,
     head,
     load_data,
     save_plot,
@@ -26,6 +26,7 @@ def on_data(
     as_json: bool,
     out: Path | None,
     plot: Path | None,
+    norm: str,
     method: str,
     seed: int,
 ) -> None:
@@ -35,29 +36,21 @@ def on_data(
     x, y = load_data(data, network, labels=True)
     assert y is not None
     x, y = x[:limit], y[:limit]
+    how: dict[str, Any] = {"norm": norm, "method": method, "seed": seed}
     with Progress(f"bounds by {method}") as progress:
-        result = certify_robust(network, x, y, eps, method=method, seed=seed, progress=progress)
-    certificate = None
-    if out is not None:
-        certificate = save_result(
-            out,
-            result,
-            network,
-            lower=result.lower,
-            upper=result.upper,
-            margin_lower=result.margin_lower,
-            margin_upper=result.margin_upper,
-            verified=result.verified,
-            attacked=result.attacked,
-        )
-    if plot is not None:
-        save_plot(plot, result)
+        result = certify_robust(network, x, y, eps, progress=progress, **how)
+    files = Outputs()
+    names = ("lower", "upper", "margin_lower", "margin_upper", "verified", "attacked")
+    arrays = {name: getattr(result, name) for name in names}
+    written = files.write(out, save_result, result, network, **arrays)
+    files.write(plot, save_plot, result)
+    certificate = written if out is not None and out.suffix == ".cert" else None
     n = len(x)
     count = int(result.verified.sum())
-    answer = head(network, path) | result.as_dict() | {"out": None if out is None else str(out)}
-    answer["certificate"] = certificate
+    answer = head(network, path) | result.as_dict()
+    answer |= {"out": written, "certificate": certificate}
     lines = [
-        f"{path}: robustness of {n} samples of {data} within {eps:g} in l-infinity",
+        f"{path}: robustness of {n} samples of {data} within {eps:g} in l{norm}",
         f"  certified     {count} of {n} ({result.certified_accuracy:.1%})  "
         f"method {result.method}, rounded outward",
         f"  under attack  {result.attacked_accuracy:.1%} of the samples keep their label "
@@ -70,4 +63,4 @@ def on_data(
     ]
     if certificate is not None:
         lines.append(f"Certificate: {certificate}  (tangency check FILE MODEL)")
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tangency.cli.common import (
-    emit,
+    Outputs,
     head,
     load_data,
     round_down,
@@ -83,21 +83,24 @@ def near_samples(
         )
     begin = time.perf_counter()
     found = _bounds(network, x, eps, options)
-    files: list[Path | None] = [None] * len(found)
+    files = Outputs()
+    certificates: list[str | None] = [None] * len(found)
     if out is not None and out.suffix in (".cert", ""):
-        if out.suffix == "":
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{out}: cannot be made ({error.strerror})") from None
-        for i, bound in enumerate(found):
-            files[i] = file = out if out.suffix else out / f"sample_{i:04d}.cert"
-            write_certificate(file, bound, network, source=Samples(x, eps).source([i]))
+        if not out.suffix:
+            files.write(out, Path.mkdir, parents=True, exist_ok=True)
+        certificates = [
+            files.write(
+                out if out.suffix else out / f"sample_{i:04d}.cert",
+                write_certificate,
+                bound,
+                network,
+                source=Samples(x, eps).source([i]),
+            )
+            for i, bound in enumerate(found)
+        ]
     rows = [
-        {"sample": i}
-        | bound.as_dict()
-        | {"ratio": bound.ratio, "certificate": None if file is None else str(file)}
-        for i, (bound, file) in enumerate(zip(found, files, strict=True))
+        {"sample": i} | bound.as_dict() | {"ratio": bound.ratio, "certificate": certificate}
+        for i, (bound, certificate) in enumerate(zip(found, certificates, strict=True))
     ]
     answer = head(network, path) | {
         "local": True,
@@ -110,16 +113,16 @@ def near_samples(
         "out": None if out is None else str(out),
     }
     if out is not None and out.suffix == ".json":
-        write_json(out, answer)
+        files.write(out, write_json, answer)
     elif out is not None and out.suffix == ".npz":
-        save_arrays(
+        answer["out"] = files.write(
             out,
+            save_arrays,
             upper=[bound.upper for bound in found],
             lower=[float("nan") if bound.lower is None else bound.lower for bound in found],
             eps=eps,
         )
-    if plot is not None:
-        save_plot(plot, LocalBounds(tuple(found), eps))
+    files.write(plot, save_plot, LocalBounds(tuple(found), eps))
     first = found[0]
     worst = max(found, key=lambda bound: bound.upper)
     lines = [
@@ -141,7 +144,7 @@ def near_samples(
     ]
     if len(found) < len(x):
         lines.append(f"Interrupted: {len(x) - len(found)} samples were not bounded.")
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))
     if len(found) < len(x):
         raise SystemExit(1)
 
@@ -196,17 +199,7 @@ def named(bound: LipschitzBound, upper: str) -> str:
 
 
 def write_json(path: Path, answer: dict[str, Any]) -> None:
-    """Write an answer to a file.
+    """Write an answer to a file."""
+    from tangency.files import write
 
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    from tangency.files import why, write
-    from tangency.models.errors import InputError
-
-    try:
-        write(path, to_json(answer) + "\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({why(error)})") from None
+    write(path, to_json(answer) + "\n")

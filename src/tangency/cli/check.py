@@ -43,6 +43,11 @@ __all__ = ["command"]
     metavar="I[,J:K...]",
     help="Samples that must be covered, such as 0:100 or 3,7 [default: those that FILE names].",
 )
+@click.option(
+    "--ignore-labels",
+    is_flag=True,
+    help="Compare samples and radius alone, though the data have labels.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     file: Path,
@@ -53,6 +58,7 @@ def command(
     norm: str | None,
     clip: str | None,
     samples: str | None,
+    ignore_labels: bool,
     as_json: bool,
     **reading: Any,
 ) -> None:
@@ -65,13 +71,15 @@ def command(
 
     With --data X.npz --eps E the claim must be about these samples: each set must hold the whole
     ball of radius E around its sample, in exact arithmetic, and where the claim is that labels are
-    kept they must be those of the data. Without it, compare what is printed with what you expect:
+    kept they must be those of the data. Data with labels ask for a claim about labels, unless
+    --ignore-labels is given. Without --data, compare what is printed with what you expect:
     numbers and sha256 of the sets determine the claim.
 
     Exit status: 0 the claim holds (and is about the data); 1 it does not hold, or is of another
     model or other data; 2 bad input, such as a damaged certificate; 3 an unexpected error.
     """
     from tangency.verify import check, read_certificate
+    from tangency.verify.certificate.claim import Claim
 
     if (data is None) != (eps is None):
         raise click.UsageError("--data and --eps go together: samples and the radius around them")
@@ -84,9 +92,11 @@ def command(
     if data is not None:
         labelled = certificate.claim.as_dict().get("labels") is not None
         x, y = load_data(data, network, labels=labelled)
-        options = {"x": x, "eps": eps, "y": y if labelled else None, "norm": norm or "inf"}
+        if isinstance(certificate.claim, Claim) or ignore_labels:
+            y = None  # a Lipschitz constant is about no label
+        options = {"x": x, "eps": eps, "y": y, "norm": norm or "inf"}
         options["clip"] = None if clip is None else number_range("--clip", clip)
-        options["samples"] = None if samples is None else _places(samples)
+        options["samples"] = None if samples is None else _places(samples, len(x))
     found = check(certificate, network, exact=exact, **options)
     answer = head(network, model) | {"file": str(file)} | found.as_dict()
     emit(as_json, answer, _text(found, certificate, data))
@@ -120,13 +130,16 @@ def _text(found: Check, certificate: Certificate, data: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _places(text: str) -> list[int]:
-    """The samples that the option spells."""
+def _places(text: str, count: int) -> list[int]:
+    """The samples that the option spells, of so many that there are."""
     found: list[int] = []
     try:
         for part in text.split(","):
             first, colon, last = part.partition(":")
-            found += range(int(first), int(last)) if colon else [int(first)]
+            own = range(int(first), int(last)) if colon else range(int(first), int(first) + 1)
+            if own and not 0 <= own[0] <= own[-1] < count:
+                raise click.UsageError(f"--samples {text}: the data hold {count} samples")
+            found += own
     except ValueError:
         raise click.UsageError(f"--samples {text}: give places, such as 0:100 or 3,7") from None
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import traceback
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
+    "OutputPath",
+    "Outputs",
     "Progress",
     "emit",
     "head",
@@ -30,6 +33,7 @@ __all__ = [
     "model_options",
     "number_range",
     "output_options",
+    "plot_option",
     "read_arrays",
     "round_down",
     "round_up",
@@ -64,14 +68,18 @@ def output_options(function: F) -> F:
     function = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(
         function
     )
-    function = click.option(
-        "--out", type=click.Path(path_type=Path), help="Write the result to this file."
-    )(function)
+    function = click.option("--out", type=OutputPath(), help="Write the result to this file.")(
+        function
+    )
+    return plot_option("Write a picture to this file")(function)
+
+
+def plot_option(text: str) -> Callable[[F], F]:
+    """--plot, with what it shows."""
+    formats = (".png", ".pdf", ".svg")
     return click.option(
-        "--plot",
-        type=click.Path(path_type=Path),
-        help="Write a picture to this file (.png, .pdf, .svg).",
-    )(function)
+        "--plot", type=OutputPath(suffixes=formats), help=f"{text} ({', '.join(formats)})."
+    )
 
 
 def load_model(path: Path, activation: str | None, residual: bool, per_sample: bool) -> Network:
@@ -182,46 +190,102 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+class OutputPath(click.Path):
+    """A file to write, or a folder, looked at before the work: no answer shall be lost for it.
+
+    Parameters
+    ----------
+    folder : bool, optional
+        Whether it is a folder; None: what has no suffix is.
+    suffixes : tuple of str
+        Those that a file may have, where not all.
+    """
+
+    def __init__(self, *, folder: bool | None = False, suffixes: tuple[str, ...] = ()) -> None:
+        super().__init__(path_type=Path)
+        self.folder, self.suffixes = folder, suffixes
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from tangency.files import require_writable, why
+        from tangency.models.errors import InputError
+
+        path = Path(str(super().convert(value, param, ctx)))
+        if self.suffixes and path.suffix not in self.suffixes:
+            raise InputError(f"{path}: a picture ends in {', '.join(self.suffixes)}")
+        try:
+            folder = not path.suffix if self.folder is None else self.folder
+            require_writable(path, folder=folder)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({why(error)})") from None
+        return path
+
+
+class Outputs:
+    """The files of a command; what goes wrong with one of them waits until the answer is printed.
+
+    So that nothing that was found, in hours perhaps, is lost for a disk that is full.
+    """
+
+    def __init__(self) -> None:
+        self._failed: Exception | None = None
+
+    def write(
+        self, path: Path | None, how: Callable[..., object], *args: Any, **named: Any
+    ) -> str | None:
+        """Call ``how(path, ...)``; the path as the answer names it, None where nothing is."""
+        from tangency.files import why
+        from tangency.models.errors import InputError
+
+        if path is None:
+            return None
+        try:
+            how(path, *args, **named)
+        except OSError as error:
+            self._failed = self._failed or InputError(f"{path}: cannot be written ({why(error)})")
+        except Exception as error:
+            self._failed = self._failed or error
+        else:
+            return str(path)
+        return None
+
+    def emit(self, as_json: bool, data: dict[str, Any], text: str) -> None:
+        """Print the answer, and then say what could not be written."""
+        from tangency.models.errors import TangencyError
+
+        click.echo(to_json(data) if as_json else text)
+        if isinstance(self._failed, TangencyError):
+            raise self._failed
+        if self._failed is not None:  # a status of its own, and no second object after the answer
+            traceback.print_exception(self._failed)
+            raise SystemExit(3)
+
+
 def save_arrays(path: Path, **arrays: Any) -> None:
     """Write arrays to a .npz file under exactly this name."""
     import numpy as np
 
-    from tangency.files import replacing, why
-    from tangency.models import InputError
+    from tangency.files import replacing
 
-    try:
-        with replacing(path) as file:
-            np.savez_compressed(file, **arrays)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({why(error)})") from None
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
-def save_result(
-    path: Path, result: Any, network: Any, source: Any = None, **arrays: Any
-) -> str | None:
-    """Write FILE.cert as a certificate, whose path is returned, and any other file as arrays."""
+def save_result(path: Path, result: Any, network: Any, source: Any = None, **arrays: Any) -> None:
+    """Write FILE.cert as a certificate, and any other file as arrays."""
     if path.suffix != ".cert":
         save_arrays(path, **arrays)
-        return None
+        return
     from tangency.verify import write_certificate
 
     write_certificate(path, result, network, source=source)
-    return str(path)
 
 
 def save_plot(path: Path, result: Any) -> None:
     """Write a result's figure; the suffix picks the format."""
-    from tangency.files import replacing, why
-    from tangency.models import InputError
+    from tangency.files import replacing
 
-    formats = (".png", ".pdf", ".svg")
-    if path.suffix not in formats:
-        raise InputError(f"{path}: a picture ends in {', '.join(formats)}")
-    try:
-        with replacing(path) as file:
-            result.plot().savefig(file, format=path.suffix[1:], dpi=120)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({why(error)})") from None
+    with replacing(path) as file:
+        result.plot().savefig(file, format=path.suffix[1:], dpi=120)
 
 
 def _rounded(value: float, digits: int, mode: str) -> str:

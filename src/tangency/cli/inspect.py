@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tangency.cli.common import emit, head, load_model, model_options
+from tangency.cli.common import OutputPath, Outputs, head, load_model, model_options, plot_option
 
 __all__ = ["command"]
 
@@ -15,14 +15,8 @@ __all__ = ["command"]
 @click.command(name="inspect")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Save the network to this file of tangency's."
-)
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    help="Write a picture of the parameters by layer (.png, .pdf, .svg).",
-)
+@click.option("--out", type=OutputPath(), help="Save the network to this file of tangency's.")
+@plot_option("Write a picture of the parameters by layer")
 def command(
     model: Path, as_json: bool, out: Path | None, plot: Path | None, **reading: Any
 ) -> None:
@@ -32,17 +26,12 @@ def command(
     refer to it.
     """
     from tangency.cli.common import save_plot
-    from tangency.models.errors import InputError
     from tangency.models.table import WeightPlot, rows
 
     network = load_model(model, **reading)
-    if out is not None:
-        try:
-            network.save(out)
-        except OSError as error:
-            raise InputError(f"{out}: cannot be written ({error.strerror})") from None
-    if plot is not None:
-        save_plot(plot, WeightPlot(network))
+    files = Outputs()
+    files.write(out, network.save)
+    files.write(plot, save_plot, WeightPlot(network))
     keys = ("index", "layer", "op", "takes", "shape", "parameters")
     data = head(network, model) | {
         "dtype": network.dtype,
@@ -51,4 +40,4 @@ def command(
         "parameters": network.size,
         "layers": [dict(zip(keys, row, strict=True)) for row in rows(network)],
     }
-    emit(as_json, data, str(network))
+    files.emit(as_json, data, str(network))

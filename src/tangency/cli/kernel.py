@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangency.cli.common import (
+    Outputs,
     Progress,
-    emit,
     head,
     load_data,
     load_model,
@@ -152,13 +152,13 @@ def command(
         lines.append(f"  left out      {measure} {scores['leave_one_out']:.4f}  ridge {ridge:g}")
         if test is not None:
             lines.append(f"  test          {measure} {scores['test']:.4f}  {test}")
-    if out is not None:
-        save_arrays(out, **{get: gram})
-    if plot is not None:
-        save_plot(plot, _Picture(get.upper(), gram, eigenvalues, answer["noise_floor"]))
-    answer |= {"seconds": time.perf_counter() - start, "out": None if out is None else str(out)}
+    files = Outputs()
+    written = files.write(out, save_arrays, **{get: gram})
+    picture = _Picture(get.upper(), gram, eigenvalues, answer["noise_floor"])
+    files.write(plot, save_plot, picture)
+    answer |= {"seconds": time.perf_counter() - start, "out": written}
     lines.append(f"  time          {answer['seconds']:.2f} s")
-    emit(as_json, answer, "\n".join(lines))
+    files.emit(as_json, answer, "\n".join(lines))
 
 
 class _Engine:

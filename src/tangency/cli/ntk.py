@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from tangency.cli.common import (
+    Outputs,
     Progress,
-    emit,
     head,
     load_data,
     load_model,
@@ -140,14 +140,13 @@ def command(
         arrays = {"ntk": result.ntk}
         numbers = result.as_dict()
         lines = _of_kernel(numbers, dtype)
-    if out is not None:
-        save_arrays(out, **arrays)
-    if plot is not None:
-        save_plot(plot, result)
-    answer = head(network, model) | numbers | {"out": None if out is None else str(out)}
+    files = Outputs()
+    written = files.write(out, save_arrays, **arrays)
+    files.write(plot, save_plot, result)
+    answer = head(network, model) | numbers | {"out": written}
     title = f"{model}: empirical NTK on {len(x)} samples of {data}"
     text = "\n".join([title, *lines, f"  time          {result.seconds:.2f} s"])
-    emit(as_json, answer, text)
+    files.emit(as_json, answer, text)
 
 
 def _of_kernel(numbers: dict[str, Any], dtype: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangency._version import __version__
-from tangency.cli.common import emit
+from tangency.cli.common import Outputs, emit
 from tangency.files import write
 
 if TYPE_CHECKING:
@@ -172,9 +172,10 @@ def run(name: str, quick: bool, as_json: bool) -> None:
     """
     folder = folder_of_papers() / name
     verdict: Verdict = load_reproduction(folder).main(quick)
+    files = Outputs()
     if not quick:
-        write(folder / "verdict.json", verdict.to_json() + "\n")
+        files.write(folder / "verdict.json", write, verdict.to_json() + "\n")
     data = {"tangency": __version__, "quick": quick, "verdict": verdict.as_dict()}
-    emit(as_json, data, str(verdict))
+    files.emit(as_json, data, str(verdict))
     if not verdict.passed:
         raise SystemExit(1)

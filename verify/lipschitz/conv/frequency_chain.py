@@ -27,6 +27,7 @@ __all__ = ["FrequencyChain", "Stack", "adjoint"]
 
 Stack: TypeAlias = npt.NDArray[np.complex128]
 Result = TypeVar("Result")
+_STEEP = 500  # exponent of slopes beyond which float64 has no room for their squares
 _CACHE = 2**15  # entries of a stack of matrices that is worked on at once
 
 
@@ -60,15 +61,20 @@ class FrequencyChain:
         raw = [symbol(layer, self.torus) for layer in layers]
         stacks = [s.real + 1j * s.imag for s in raw]
         norms = [float(np.linalg.norm(w, 2, axis=(1, 2)).max()) for w in stacks]
-        self.exponents = tuple(int(np.frexp(n)[1]) for n in norms)
+        self.neurons: list[Neurons] = [
+            neurons_of(a, layer.channels[1]) for a, layer in zip(activations, layers, strict=False)
+        ]
+        # Slopes of 1e-200, of a batch norm, would leave storages of zero.
+        slopes = [float(np.maximum(-n.lower, n.upper).max()) for n in self.neurons]
+        self.exponents = tuple(
+            int(np.frexp(n)[1] + np.clip(np.frexp(s)[1] - 1, -_STEEP, _STEEP))
+            for n, s in zip(norms, [*slopes, 1.0], strict=True)
+        )
         self.weights: list[Stack] = [
             np.ldexp(w.real, -e) + 1j * np.ldexp(w.imag, -e)
             for w, e in zip(stacks, self.exponents, strict=True)
         ]
-        self.neurons: list[Neurons] = []
-        for k, activation in enumerate(activations):
-            neurons = neurons_of(activation, layers[k].channels[1])
-            self.neurons.append(neurons)
+        for k, neurons in enumerate(self.neurons):
             if neurons.basis is not None:
                 self.weights[k] = neurons.basis @ self.weights[k]
                 self.weights[k + 1] = self.weights[k + 1] @ neurons.basis.T

@@ -45,7 +45,11 @@ def jacobian_norm(
     float
         Computed in float64 and rounded down by 1e-10 relative, not proved.
     """
-    rng = np.random.default_rng(seed)
+    with np.errstate(all="ignore"):  # what leaves the range of float64 does not count
+        return _climbed(network, points, iterations, np.random.default_rng(seed))
+
+
+def _climbed(network: Network, points: int, iterations: int, rng: np.random.Generator) -> float:
     x = rng.standard_normal((points, *network.input_shape))
     maps: list[tuple[Map, Map]] = []
     path = path_of(network)
@@ -53,24 +57,33 @@ def jacobian_norm(
         params = {p.role: np.asarray(network.weights[p.key], np.float64) for p in node.params}
         maps.append(_linearised(node, before, params, x))
         x = np.asarray(node.op.apply(numpy_backend(), params, x), np.float64)
-    v = rng.standard_normal((points, *network.input_shape))
+    v = _ranged(rng.standard_normal((points, *network.input_shape)))[0]
     best = 0.0
     for _ in range(iterations):
-        size = _norms(v)
-        v = v / np.where(size > 0, size, 1.0)
-        w = v
+        w, shift = v, np.zeros(points, dtype=np.int64)
         for forward, _back in maps:
-            w = forward(w)
-        best = max(best, float((_norms(w) * (size > 0)).max()))
+            w, more = _ranged(forward(w))
+            shift = shift + more
+        values = np.ldexp(_norms(w) / _norms(v), shift)
+        best = max(best, float(values[np.isfinite(values)].max(initial=0.0)))
         v = w
         for _forward, back in reversed(maps):
-            v = back(v)
+            v = _ranged(back(v))[0]
     return best * (1.0 - 1e-10)
 
 
+def _ranged(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each point's values over 2**e, of order one, and e; not finite ones as zero."""
+    flat = np.abs(values.reshape(len(values), -1))
+    finite = np.isfinite(flat).all(axis=1)
+    exponents = np.where(finite, np.frexp(flat.max(axis=1))[1], 0)
+    column = [-1, *[1] * (values.ndim - 1)]
+    scaled = np.ldexp(values, -exponents.reshape(column))
+    return np.where(finite.reshape(column), scaled, 0.0), exponents
+
+
 def _norms(values: np.ndarray) -> np.ndarray:
-    squares = np.sqrt((values.reshape(len(values), -1) ** 2).sum(axis=1))
-    return np.asarray(squares.reshape(-1, *[1] * (values.ndim - 1)))
+    return np.asarray(np.sqrt((values.reshape(len(values), -1) ** 2).sum(axis=1)))
 
 
 def _linearised(

@@ -20,7 +20,7 @@ from tangency.verify.lipschitz.conv.recursion import Problem
 from tangency.verify.lipschitz.conv.repair import prove
 from tangency.verify.lipschitz.conv.search import minimise
 from tangency.verify.lipschitz.engine.threads import one_thread
-from tangency.verify.result import LipschitzBound
+from tangency.verify.result import LipschitzBound, consistent
 
 __all__ = ["ConvBound", "conv_bound"]
 
@@ -144,7 +144,7 @@ def conv_bound(
     better = upper < product
     return ConvBound(
         upper,
-        jacobian_norm(network, seed=seed) if attack else None,
+        consistent(jacobian_norm(network, seed=seed) if attack else None, upper),
         True,
         "conv" if better else "product",
         "2",

@@ -77,16 +77,25 @@ class Problem(FrequencyChain):
         self.set_head(before)
         return state
 
-    def start(self) -> Array:
-        """Return the closed form with one multiplier a layer: lambda a little above |Y|."""
+    def start(self) -> Array | None:
+        """Return the closed form with one multiplier a layer: lambda a little above |Y|.
+
+        None where a storage is zero or leaves the range of float64.
+        """
         theta = np.zeros(self.size_theta)
         storage = self.last
-        for k in range(len(self.parts) - 1, -1, -1):
-            largest = float(np.linalg.eigvalsh(storage)[:, -1].max())
-            theta[self.parts[k]] = np.log(1.02 * largest)
-            found = self.step(k, self.strengths(theta, k), storage)
-            assert found is not None
-            storage = found[0]
+        with np.errstate(all="ignore"):
+            for k in range(len(self.parts) - 1, -1, -1):
+                if not np.isfinite(storage).all():
+                    return None
+                largest = float(np.linalg.eigvalsh(storage)[:, -1].max())
+                if not largest > 1e-290:
+                    return None
+                theta[self.parts[k]] = np.log(1.02 * largest)
+                found = self.step(k, self.strengths(theta, k), storage)
+                if found is None:
+                    return None
+                storage = found[0]
         return theta
 
     def step(

@@ -83,7 +83,9 @@ def minimise(
     if sorts and time_limit is not None:
         search.deadline = deadline - 0.6 * time_limit
     count = sum(w.shape[2] for w in problem.weights)
-    search.run(problem, problem.start(), FIRST / count)
+    start = problem.start()
+    if start is not None:
+        search.run(problem, start, FIRST / count)
     if search.best is None:
         return None
     if sorts and search.middle is not None:  # again, with a matrix of multipliers for the sums

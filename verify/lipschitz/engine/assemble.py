@@ -1,7 +1,7 @@
 """From a chain to the engine's layers: bases, scales and a starting point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from tangency.verify.certificate.layers import (
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.recursion import eliminate
+from tangency.verify.lipschitz.spectra import top_eigenvalue
 
 __all__ = ["Assembly", "assemble", "helmert"]
 
@@ -66,7 +67,8 @@ def assemble(
     weights: Sequence[Array],
     activations: Sequence[Activation],
     exponents: Sequence[int],
-) -> Assembly:
+    check: Callable[[], None] = lambda: None,
+) -> Assembly | None:
     """Return the engine's form of a chain of plain matrices already divided by 2**exponents.
 
     Parameters
@@ -75,6 +77,13 @@ def assemble(
     activations : sequence of l - 1 Activation
     exponents : sequence of int
         The engine changes them further.
+    check : callable
+        Called before each layer: what it raises ends the work.
+
+    Returns
+    -------
+    Assembly or None
+        None where the storages leave the range of float64.
     """
     layers: list[Layer] = []
     bases: list[Array | None] = []
@@ -90,7 +99,8 @@ def assemble(
         bases.append(basis)
     last = weights[-1] if basis is None else weights[-1] @ basis
     fixed = [isinstance(a, Residual) for a in activations]
-    return _started(layers, last, list(exponents), bases, fixed)
+    with np.errstate(all="ignore"):
+        return _started(layers, last, list(exponents), bases, fixed, check)
 
 
 def _layer(weight: Array, activation: Activation) -> tuple[Layer, Array | None]:
@@ -154,7 +164,8 @@ def _started(
     exponents: list[int],
     bases: list[Array | None],
     fixed: Sequence[bool],
-) -> Assembly:
+    check: Callable[[], None],
+) -> Assembly | None:
     """Choose multipliers by the closed form and scales that make every storage of order one."""
     shift = _exponent(last)
     last = np.ldexp(last, -shift)
@@ -162,8 +173,12 @@ def _started(
     storage = last.T @ last
     start: list[Array] = []
     for k in range(len(layers) - 1, -1, -1):
-        layer = layers[k]
-        level = float(np.linalg.eigvalsh(layer.inner(storage))[-1]) if layer.width else 0.0
+        check()
+        layer, shift = layers[k], 0
+        if not fixed[k]:  # slopes of 1e200 would square to infinity before they are divided out
+            shift = _steepest(layer)
+            layer = _divided(layer, shift)
+        level = top_eigenvalue(layer.inner(storage)) if layer.width else 0.0
         level = max(level, 1e-12 * float(np.trace(storage)), 1e-290)
         spread = layer.upper - layer.lower
         ratio = (1.0 + np.abs(layer.lower + layer.upper) / spread) / 2.0
@@ -175,13 +190,17 @@ def _started(
         if layer.group is not None:
             strength = np.full(layer.count, level * (1.0 + _MARGIN) * float(ratio.max(initial=1.0)))
         found = eliminate(layer, layer.expand(strength), storage)
-        assert found is not None
+        if found is None:
+            return None
         storage = (found[1] + found[1].T) / 2
-        top = float(np.linalg.eigvalsh(storage)[-1])
-        shift = round(math.log2(top) / 2) if top > 0 and not fixed[k] else 0
+        top = top_eigenvalue(storage)
+        if not math.isfinite(top):
+            return None
+        if top > 0 and not fixed[k]:
+            more = round(math.log2(top) / 2)
+            storage, shift = np.ldexp(storage, -2 * more), shift + more
         exponents[k] += shift
-        storage = np.ldexp(storage, -2 * shift)
-        layers[k] = _divided(layer, shift)
+        layers[k] = _divided(layers[k], shift)
         start.append(np.log(strength))
     theta = np.concatenate(start[::-1]) if start else np.zeros(0)
     return Assembly(tuple(layers), last, tuple(exponents), theta, tuple(bases))
@@ -190,6 +209,15 @@ def _started(
 def _divided(layer: Layer, shift: int) -> Layer:
     linear = None if layer.linear is None else np.ldexp(layer.linear, -shift)
     return replace(layer, weight=np.ldexp(layer.weight, -shift), linear=linear)
+
+
+def _steepest(layer: Layer) -> int:
+    """Return the exponent of the largest entry of what a layer may multiply its input by."""
+    slope = np.maximum(np.abs(layer.lower), np.abs(layer.upper))
+    largest = float((slope[:, None] * np.abs(layer.weight)).max(initial=0.0))
+    if layer.linear is not None:
+        largest = max(largest, float(np.abs(layer.linear).max(initial=0.0)))
+    return math.frexp(largest)[1]
 
 
 def _exponent(values: Array) -> int:

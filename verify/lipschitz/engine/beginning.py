@@ -92,7 +92,9 @@ def begin_search(
     if takes_coarse(assembly.layers):
         share = _LONGEST if time_limit is None else min(_SHARE * time_limit, _LONGEST)
         try:
-            coarse = coarse_start(assembly.layers, assembly.last, time_limit=share)
+            coarse = coarse_start(
+                assembly.layers, assembly.last, time_limit=share, check=objective.clock.check
+            )
         except KeyboardInterrupt:
             return Begun(theta, interrupted=True)
         state = None if coarse is None else _evaluated(objective, coarse)

@@ -12,13 +12,13 @@ layer ahead; the small chain has looked through all of them.)
 """
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.clock import now
 from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.objective import Objective
 from tangency.verify.lipschitz.engine.recursion import eliminate
@@ -41,7 +41,12 @@ def takes_coarse(layers: Sequence[Layer]) -> bool:
 
 
 def coarse_start(
-    layers: Sequence[Layer], last: Array, *, time_limit: float, seed: int = 0
+    layers: Sequence[Layer],
+    last: Array,
+    *,
+    time_limit: float,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Array | None:
     """Return the logarithms of multipliers with positive pivots, or None if none were found.
 
@@ -54,28 +59,34 @@ def coarse_start(
         Seconds for the small chain.
     seed : int
         Of the choice of rows.
+    check : callable
+        Called before each step on a layer of the wide chain: what it raises ends the search.
     """
-    deadline = time.perf_counter() + time_limit
+    deadline = now() + time_limit
     rng = np.random.default_rng(seed)
-    small, end = _small(layers, last, rng)
+    small, end = _small(layers, last, rng, check)
     objective = Objective(small, end)
     start = _isotropic(small, end)
     with one_thread(WIDTH):
         found = minimise(objective, start, time_limit=time_limit, rtol=1e-2)
     if found is None:
         return None
-    if not found.finished and time.perf_counter() < deadline:
+    if not found.finished and now() < deadline:
         raise KeyboardInterrupt  # the search takes it as its end; here there is more to follow
-    return _carried(layers, last, _ratios(small, end, np.exp(found.theta)))
+    return _carried(layers, last, _ratios(small, end, np.exp(found.theta)), check)
 
 
 def _small(
-    layers: Sequence[Layer], last: Array, rng: np.random.Generator
+    layers: Sequence[Layer],
+    last: Array,
+    rng: np.random.Generator,
+    check: Callable[[], None],
 ) -> tuple[list[Layer], Array]:
     """Return the chain of random rows, one multiplier a layer."""
     columns = np.arange(layers[0].weight.shape[1])
     found = []
     for layer in layers:
+        check()
         rows = np.sort(rng.choice(layer.width, WIDTH, replace=False))
         weight = layer.weight[np.ix_(rows, columns)]
         found.append(
@@ -112,11 +123,17 @@ def _ratios(layers: Sequence[Layer], last: Array, strengths: Array) -> list[floa
     return found[::-1]
 
 
-def _swept(layers: Sequence[Layer], last: Array, ratios: Sequence[float]) -> Array:
+def _swept(
+    layers: Sequence[Layer],
+    last: Array,
+    ratios: Sequence[float],
+    check: Callable[[], None] = lambda: None,
+) -> Array:
     """Return one multiplier a layer with the ratios given; NaN where a pivot failed."""
     storage = last.T @ last
     found = []
     for layer, ratio in zip(reversed(layers), reversed(ratios), strict=True):
+        check()
         strength = top_eigenvalue(storage) / (2.0 * ratio)
         step = eliminate(layer, np.full(layer.width, strength), storage)
         if step is None or not math.isfinite(strength):
@@ -126,9 +143,11 @@ def _swept(layers: Sequence[Layer], last: Array, ratios: Sequence[float]) -> Arr
     return np.array(found[::-1])
 
 
-def _carried(layers: Sequence[Layer], last: Array, ratios: Sequence[float]) -> Array | None:
+def _carried(
+    layers: Sequence[Layer], last: Array, ratios: Sequence[float], check: Callable[[], None]
+) -> Array | None:
     with np.errstate(all="ignore"):
-        strengths = np.log(_swept(layers, last, ratios))
+        strengths = np.log(_swept(layers, last, ratios, check))
     if not np.isfinite(strengths).all():
         return None
     return np.repeat(strengths, [layer.count for layer in layers])

@@ -42,6 +42,7 @@ def preconditioner(
     from scipy.linalg import cho_solve
 
     factor = _factor(hessian(objective, state, adjoints, mu))
+    objective.clock.check()
     if factor is None:
         return None
 
@@ -87,6 +88,7 @@ def hessian(objective: Objective, state: State, adjoints: list[Adjoint], mu: flo
     matrix = np.zeros((objective.size, objective.size))
     scale = np.exp(state.theta)
     for k in range(count + 1):
+        objective.clock.check()
         rows = parts[k]
         if k == 0 and objective.head_count == 0:
             continue

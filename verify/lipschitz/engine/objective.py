@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.clock import Clock
 from tangency.verify.lipschitz.engine.heads import HeadValue, head_value
 from tangency.verify.lipschitz.engine.layers import Layer
 from tangency.verify.lipschitz.engine.recursion import (
@@ -60,11 +61,20 @@ class Objective:
         Of the input.
     output : {"2", "1"}
         Of the output.
+    clock : Clock, optional
+        Looked at before each layer of each sweep.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], last: Array, *, norm: str = "2", output: str = "2"
+        self,
+        layers: Sequence[Layer],
+        last: Array,
+        *,
+        norm: str = "2",
+        output: str = "2",
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = Clock(None) if clock is None else clock
         self.layers = tuple(layers)
         self.last = last
         self.norm = norm
@@ -100,13 +110,15 @@ class Objective:
 
     def input_storage(self, theta: Array) -> Array | None:
         """Return Y_0, or None where a pivot is not positive definite."""
-        swept = forward(self.layers, self.strengths(theta), self.terminal(theta))
+        swept = forward(self.layers, self.strengths(theta), self.terminal(theta), self.clock.check)
         return None if swept is None else swept[1]
 
     def evaluate(self, theta: Array, mu: float) -> State | None:
         """Return the state at theta, or None where F is infinite."""
         with np.errstate(all="ignore"):
-            swept = forward(self.layers, self.strengths(theta), self.terminal(theta))
+            swept = forward(
+                self.layers, self.strengths(theta), self.terminal(theta), self.clock.check
+            )
             if swept is None:
                 return None
             eliminations, storage = swept
@@ -126,7 +138,12 @@ class Objective:
         The state's eliminations are used up unless the adjoints are kept.
         """
         slopes, final, adjoints = backward(
-            self.layers, state.eliminations, state.head.gradient, mu, keep=keep
+            self.layers,
+            state.eliminations,
+            state.head.gradient,
+            mu,
+            keep=keep,
+            check=self.clock.check,
         )
         result = np.zeros(self.size)
         result[self.parts[0]] = state.head.slope

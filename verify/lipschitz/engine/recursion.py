@@ -15,7 +15,7 @@ the covariance of y where x has the covariance G' and dw = T dx + noise of covar
 :math:`\mu R^{-1}`: a Markov chain, whose correlations give the second derivatives too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,10 @@ def eliminate(layer: Layer, strength: Array, storage: Array) -> tuple[Eliminatio
 
 
 def forward(
-    layers: Sequence[Layer], strengths: Sequence[Array], storage: Array
+    layers: Sequence[Layer],
+    strengths: Sequence[Array],
+    storage: Array,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[Elimination], Array] | None:
     """Eliminate all layers from the last to the first.
 
@@ -125,6 +128,8 @@ def forward(
     strengths : sequence of (m_k,) arrays
     storage : (n, n) array
         At the output of the last layer.
+    check : callable
+        Called before each layer: what it raises ends the sweep.
 
     Returns
     -------
@@ -134,6 +139,7 @@ def forward(
     """
     found: list[Elimination] = []
     for layer, strength in zip(reversed(layers), reversed(strengths), strict=True):
+        check()
         step = eliminate(layer, strength, storage)
         if step is None:
             return None
@@ -152,6 +158,7 @@ def backward(
     mu: float,
     *,
     keep: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[Array], Array, list[Adjoint]]:
     """Return the derivatives in the multipliers, the gradient at the output, and the adjoints.
 
@@ -165,6 +172,8 @@ def backward(
         Weight of the barrier -log det R of each layer.
     keep : bool
         Whether to return the adjoints.
+    check : callable
+        As in `forward`.
     """
     from scipy.linalg.blas import dtrsm
     from scipy.linalg.lapack import dpotri
@@ -172,6 +181,7 @@ def backward(
     slopes: list[Array] = []
     adjoints: list[Adjoint] = []
     for layer, done in zip(layers, eliminations, strict=True):
+        check()
         if layer.width == 0:
             assert layer.linear is not None
             none = np.zeros((0, gradient.shape[0]))

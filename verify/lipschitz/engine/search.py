@@ -1,6 +1,6 @@
 """The engine on a chain: one search for each output asked for, then the proof."""
 
-import time
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from tangency.verify.certificate.chain import ChainWitness
 from tangency.verify.certificate.layers import Residual
 from tangency.verify.certificate.matrix import Array
 from tangency.verify.chain.chain import Chain
+from tangency.verify.lipschitz.clock import GRACE, OVER, Clock, TimeUp, now, seconds_for
 from tangency.verify.lipschitz.engine.assemble import assemble
 from tangency.verify.lipschitz.engine.beginning import Begun, begin_search
 from tangency.verify.lipschitz.engine.checkpoint import Checkpoint, Point
 from tangency.verify.lipschitz.engine.objective import Objective
 from tangency.verify.lipschitz.engine.solve import FIRST, Keep, Solution, minimise
 from tangency.verify.lipschitz.engine.threads import one_thread
-from tangency.verify.lipschitz.engine.trace import Progress, Trace
-from tangency.verify.lipschitz.repair import Found, prove, prove_rows
+from tangency.verify.lipschitz.engine.trace import Progress, Trace, as_bound
+from tangency.verify.lipschitz.repair import Found, proof_operations, prove, prove_rows
 from tangency.verify.lipschitz.scaling import norm_exponents, reduced
 
 __all__ = ["EngineResult", "engine_bound"]
@@ -33,7 +34,8 @@ class EngineResult:
     witness : ChainWitness
         Checked; its bound is the result.
     gap : float
-        An estimate, not proved, of how far the bound lies above the optimum, relative.
+        An estimate, not proved, of how far the bound lies above the optimum, relative: what the
+        search left, and what the proof added.
     finished : bool
         Whether the search ended by itself.
     steps : int
@@ -75,7 +77,7 @@ def engine_bound(
     margin : tuple of int
         i and j.
     time_limit : float, optional
-        Seconds for the search. The best bound so far is proved; so it is on an interrupt.
+        Seconds for search and proof. The best bound so far is proved; so it is on an interrupt.
     rtol : float
         The search stops where the bound is estimated to lie this near its optimum.
     progress : callable, optional
@@ -92,8 +94,16 @@ def engine_bound(
     ------
     InputError
         If the checkpoint is that of another chain or another constant.
+    TimeUp
+        If the time is too short to prove anything, which is foreseen as far as it can be.
     """
-    begin = time.perf_counter()
+    begin = now()
+    outputs = chain.sizes[-1] if output == "inf" else 1
+    proof = 0.0
+    if time_limit is not None:
+        proof = seconds_for(outputs * proof_operations(chain))
+        if proof > (1.0 + OVER) * time_limit + GRACE:
+            raise TimeUp
     exponents = norm_exponents(chain)
     weights = [np.ldexp(w.midpoint, -e) for w, e in zip(chain.weights, exponents, strict=True)]
     if not all(w.any() for w in weights) and not _residual(chain):
@@ -114,26 +124,30 @@ def engine_bound(
     found: list[Found | None] = []
     tail: tuple[Array, ...] = ()
     solutions: list[Solution] = []
+    optima = [0.0]  # as estimated
     with one_thread(max(max(w.shape) for w in weights[1:] or weights)):
         for i, last in enumerate(lasts):
-            left = None
+            left = late = None
             if time_limit is not None:
-                left = (begin + time_limit - time.perf_counter()) / (len(lasts) - i)
+                rest = begin + time_limit - proof - now()
+                left = rest / (len(lasts) - i)
+                late = (rest + OVER * time_limit + GRACE) / (len(lasts) - i)
             one = _search(
                 chain,
                 [*weights[:-1], last],
                 exponents,
                 norm,
                 "1" if output == "1" else "2",
-                _Options(left, rtol, trace, file, i),
+                _Options(left, late, rtol, trace, file, i),
             )
             trace.close()
             if one is None:
                 found.append(None)
                 continue
-            solutions.append(one[1])
-            found.append(one[0])
-            tail = one[2]
+            part, solution, tail, searched = one
+            solutions.append(solution)
+            found.append(part)
+            optima.append(searched / (1.0 + solution.gap))
         usable = [f for f in found if f is not None]
         if not usable:
             return None
@@ -146,10 +160,10 @@ def engine_bound(
         return None
     return EngineResult(
         witness,
-        max(s.gap for s in solutions),
+        max(witness.bound / max(optima) - 1.0, 0.0) if max(optima) > 0.0 else math.inf,
         all(s.finished for s in solutions),
         sum(s.steps for s in solutions),
-        time.perf_counter() - begin,
+        now() - begin,
         tuple(trace.passed),
     )
 
@@ -159,6 +173,7 @@ class _Options:
     """How long and how far to search for one output, who is told, where it is kept."""
 
     time_limit: float | None
+    late: float | None
     rtol: float
     trace: Trace
     file: Checkpoint | None
@@ -172,13 +187,16 @@ def _search(
     norm: str,
     output: str,
     options: _Options,
-) -> tuple[Found, Solution, tuple[Array, ...]] | None:
-    """Search for one output; return what a proof needs."""
+) -> tuple[Found, Solution, tuple[Array, ...], float] | None:
+    """Search for one output; return what a proof needs, and the bound that was found."""
     if not weights[-1].any():
         return None
-    entered = time.perf_counter()
-    assembly = assemble(weights, chain.activations, exponents)
-    objective = Objective(assembly.layers, assembly.last, norm=norm, output=output)
+    left = options.time_limit
+    clock = Clock(left, options.late)
+    assembly = assemble(weights, chain.activations, exponents, clock.check)
+    if assembly is None:
+        return None
+    objective = Objective(assembly.layers, assembly.last, norm=norm, output=output, clock=clock)
     begun: Begun | None = None
     keep: Keep | None = None
     if (file := options.file) is not None:
@@ -190,7 +208,6 @@ def _search(
             point = Point(theta, mu, square, assembly.exponents)
             file.keep(options.index, point, last=last)
 
-    left = options.time_limit
     if begun is None or objective.evaluate(begun.theta, begun.mu or FIRST) is None:
         begun = begin_search(chain, weights, exponents, assembly, objective, time_limit=left)
         if begun is None:
@@ -200,12 +217,10 @@ def _search(
         for k, e in enumerate(assembly.exponents)
         if k == len(assembly.layers) or not isinstance(chain.activations[k], Residual)
     )
-    if left is not None:
-        left -= time.perf_counter() - entered
     solution = minimise(
         objective,
         begun.theta,
-        time_limit=0.0 if begun.interrupted else left,
+        time_limit=0.0 if begun.interrupted else None,
         rtol=options.rtol,
         progress=lambda square: options.trace.add(square, scale),
         first=begun.mu,
@@ -214,13 +229,14 @@ def _search(
     if solution is None:
         return None
     best = begun.better(solution.theta, solution.square)
+    searched = as_bound(min(solution.square, begun.edge_square), scale)
     last, tail = assembly.last, ()
     if output == "1":
         nu = (1.0 + 1e-14 * last.shape[0]) / objective.shares(best)
         last, tail = np.sqrt(nu)[:, None] * last, (nu,)  # type: ignore[assignment]
     strengths = [np.exp(best[part]) for part in objective.parts[1:-1]]
     head = np.exp(best[objective.parts[0]]) if norm == "inf" else None
-    return Found(assembly, strengths, last, norm, head), solution, tail
+    return Found(assembly, strengths, last, norm, head), solution, tail, searched
 
 
 def _residual(chain: Chain) -> bool:

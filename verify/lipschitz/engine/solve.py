@@ -9,7 +9,6 @@ limit or an interrupt returns it.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tangency.verify.certificate.matrix import Array
+from tangency.verify.lipschitz.clock import Clock, TimeUp, now
 from tangency.verify.lipschitz.engine.curvature import preconditioner
 from tangency.verify.lipschitz.engine.lbfgs import Memory
 from tangency.verify.lipschitz.engine.objective import Objective, State
@@ -59,20 +59,14 @@ class Solution:
 Keep: TypeAlias = Callable[[Array, float, float, bool], None]
 
 
-class _Stop(Exception):
-    """The time is up."""
-
-
 class _Search:
     def __init__(
         self,
         objective: Objective,
-        deadline: float,
         progress: Callable[[float], None] | None,
         keep: Keep | None = None,
     ) -> None:
         self.objective = objective
-        self.deadline = deadline
         self.progress = progress
         self.keep = keep
         self.best: State | None = None
@@ -84,6 +78,7 @@ class _Search:
         if state is None or (self.best is not None and state.square >= self.best.square):
             return
         self.best = state
+        self.objective.clock.found()
         if self.progress is not None and state.square < self.shown * (1.0 - 1e-4):
             self.shown = state.square
             self.progress(state.square)
@@ -100,8 +95,7 @@ class _Search:
         first: Callable[[Array], Array] | None = None
         before: tuple[Array, Array] | None = None
         for count in range(STEPS if mu < CURVED else EARLY):
-            if time.perf_counter() > self.deadline:
-                raise _Stop
+            objective.clock.check()
             if self.keep is not None and self.best is not None:
                 self.keep(self.best.theta, mu, self.best.square, False)
             fresh = curved and count % REFRESH == 0
@@ -167,7 +161,7 @@ def minimise(
     objective : Objective
     start : (d,) array
     time_limit : float, optional
-        Seconds from now.
+        Seconds from now, in place of the objective's clock.
     rtol : float
         Stop where the estimated distance of the bound to its optimum is below this, relative.
     progress : callable, optional
@@ -178,13 +172,15 @@ def minimise(
         Called at every step with the best point, mu, the bound's square, and whether it is the
         last.
     """
-    deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
-    search = _Search(objective, deadline, progress, keep)
+    if time_limit is not None:
+        objective.clock = Clock(time_limit)
+    search = _Search(objective, progress, keep)
     theta, last, gap, finished = start, math.inf, math.inf, False
     mu = FIRST if first is None else max(first, 2.0 * LAST)
-    if first is None and time_limit is not None and _cost(objective, start) * FEW > time_limit:
-        mu = HURRIED
     try:
+        left = objective.clock.left()
+        if first is None and left < math.inf and _cost(objective, start) * FEW > left:
+            mu = HURRIED
         with np.errstate(all="ignore"):  # what overflows is refused
             while mu > LAST:
                 theta, settled = search.level(theta, mu, 0.1)
@@ -203,7 +199,7 @@ def minimise(
                 mu *= shrink
             else:
                 finished = True
-    except (_Stop, KeyboardInterrupt):
+    except (TimeUp, KeyboardInterrupt):
         pass
     if search.best is None:
         return None
@@ -219,8 +215,8 @@ def _newton(objective: Objective) -> bool:
 
 def _cost(objective: Objective, theta: Array) -> float:
     """Return the seconds of one step."""
-    begin = time.perf_counter()
+    begin = now()
     state = objective.evaluate(theta, FIRST)
     if state is not None:
         objective.gradient(state, FIRST)
-    return time.perf_counter() - begin
+    return now() - begin

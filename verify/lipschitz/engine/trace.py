@@ -1,14 +1,23 @@
 """The bounds that a search passes: for whoever waits, and for the picture."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["Progress", "Trace"]
+from tangency.verify.lipschitz.clock import now
+
+__all__ = ["Progress", "Trace", "as_bound"]
 
 #: Called with a bound, not yet proved, and the seconds so far.
 Progress: TypeAlias = Callable[[float, float], None]
+
+
+def as_bound(square: float, scale: int) -> float:
+    """Return the bound of a square in the scale of an assembly."""
+    try:
+        return math.ldexp(math.sqrt(square), scale)
+    except OverflowError:
+        return math.inf
 
 
 class Trace:
@@ -18,7 +27,7 @@ class Trace:
     ----------
     progress : callable or None
     begin : float
-        What the clock `time.perf_counter` showed at the beginning.
+        What the clock showed at the beginning.
     searches : int
         One for each output that is bounded by itself.
     """
@@ -30,11 +39,8 @@ class Trace:
 
     def add(self, square: float, scale: int) -> None:
         """Note a square in the scale of an assembly, and tell the caller."""
-        try:
-            bound = math.ldexp(math.sqrt(square), scale)
-        except OverflowError:
-            bound = math.inf
-        self._last, seconds = bound, time.perf_counter() - self.begin
+        bound = as_bound(square, scale)
+        self._last, seconds = bound, now() - self.begin
         if self.left == 1:  # before, the outputs that are still to come have no bound
             self.passed.append((seconds, max(bound, self._largest)))
         if self.progress is not None:
