@@ -51,6 +51,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tests/verify/test_rounding_rigorous.py",
             "tests/verify/test_rounding_steps.py",
+            "tests/verify/test_rounding_forward.py",
             "tests/verify/test_rounding_ops.py",
         ),
     ),
@@ -60,9 +61,23 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "activations": (
         ("models/activations/*.py",),
-        (
+        (  # of the kinks not those tests that draw formulas, or go through the whole catalogue
+            *(
+                f"tests/models/activations/test_kinks.py::test_{name}"
+                for name in (
+                    "zero_times_infinity_is_open",
+                    "a_choice_has_the_slopes_of_its_jump",
+                    "what_is_not_shown_to_be_continuous_has_no_finite_slope",
+                    "branches_that_meet_are_shown_to_meet",
+                    "the_direction_of_a_jump_is_found",
+                    "a_branch_without_a_value_is_not_shown_to_meet",
+                    "an_own_derivative_does_not_hide_a_jump",
+                    "the_range_at_a_point_is_not_empty",
+                    "a_rational_whose_denominator_has_a_kink_keeps_both_slopes",
+                    "a_slope_beside_a_kink_is_not_lost",
+                )
+            ),
             "tests/models/activations/test_activation_slopes.py",
-            "tests/models/activations/test_kinks.py",
             "tests/models/activations/test_tails.py",
         ),
     ),

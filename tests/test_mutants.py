@@ -24,7 +24,8 @@ def test_named_mutants_apply(mutations):
 def test_the_tests_of_every_room_are_there(mutations):
     for patterns, tests in mutations.ROOMS.values():
         assert all(list(mutations.HOUSE.glob(p)) for p in patterns)
-        assert all((mutations.HOUSE / t).is_file() for t in tests)
+        for file, _, name in (t.partition("::") for t in tests):
+            assert f"def {name}(" in (mutations.HOUSE / file).read_text() or not name
 
 
 def test_drawn_mutants_parse_and_are_the_same_for_a_seed(mutations):

@@ -217,10 +217,13 @@ def test_comparisons_are_sure_only_of_what_holds_everywhere(op, mirror):
     for x, y in itertools.product(intervals, repeat=2):
         found = getattr(x, f"__{op}__")(y)
         same = getattr(y, f"__{mirror}__")(x)
-        pairs = itertools.product((x.lower, x.upper), (y.lower, y.upper))
+        pairs = list(itertools.product((x.lower, x.upper), (y.lower, y.upper)))
         truth = [(p < q) if op == "lt" else (p <= q) for p, q in pairs]
         assert found.surely == same.surely == all(truth)
         assert found.possibly == same.possibly == any(truth)
+        # numbers nearby may be less, or greater, than two that are equal
+        assert found.nearby.surely == same.nearby.surely == all(p < q for p, q in pairs)
+        assert found.nearby.possibly == same.nearby.possibly == any(p <= q for p, q in pairs)
 
 
 def test_choices_take_the_hull_of_what_is_undecided():
@@ -298,7 +301,8 @@ def test_waves_next_to_their_crests(name):
             near = float(k * mpmath.pi / 2)
             for steps in (0, 1, -1, 3, -3):
                 x = near + steps * math.ulp(near)
-                for low, high in ((x, x), (x, near + 0.3), (near - 0.3, x)):
+                around = (near - 0.3, near + 0.3)  # of which both ends are far from the crest
+                for low, high in ((x, x), (x, around[1]), (around[0], x), around):
                     if low > high:
                         continue
                     found = function(Interval(low, high))

@@ -261,23 +261,23 @@ def test_a_chain_of_convolutions_below_the_truth_is_refused():
         assert Fraction(found) ** 2 >= Fraction(square)
 
 
-def refused(slopes=(0.0, 1.0), strength=1.004, torus=(4, 4), count=10):
+def checked(slopes=(0.0, 1.0), strength=1.004, torus=(4, 4), count=10):
     one = ConvLayer(np.ones((1, 1, 1, 1)))
     storage = np.full((count, 1, 1), 1.0 + 1e-9, complex)
     witness = conv.ConvWitness(4.0, torus, (0, 0), (np.array([strength]),), (storage,))
-    try:
-        conv.check_conv([one, one], [Slopes(*slopes)], (4, 4), witness)
-    except (NotProvedError, InputError):
-        return True
-    return False
+    return conv.check_conv([one, one], [Slopes(*slopes)], (4, 4), witness)
 
 
 def test_what_the_proof_by_frequency_presumes():
-    assert not refused()
-    assert refused(slopes=(0.1, 1.0))  # the mask gives zero outside of the image
-    assert refused(slopes=(-1.0, -0.1))
-    assert refused(strength=-1.004)
-    assert refused(torus=(3, 3), count=5)  # it would wrap round into the input
+    assert checked() >= 2.0
+    for slopes in ((0.1, 1.0), (-1.0, -0.1)):  # the mask gives zero outside of the image
+        with pytest.raises(InputError, match="must hold zero"):
+            checked(slopes=slopes)
+    for strength in (-1.004, -1e-300, math.nan):
+        with pytest.raises(NotProvedError, match="not 1 numbers >= 0"):
+            checked(strength=strength)
+    with pytest.raises(NotProvedError, match="too small"):  # it would wrap round into the input
+        checked(torus=(3, 3), count=5)
 
 
 @pytest.mark.parametrize("name", ["real", "imag", "real_radius", "imag_radius"])

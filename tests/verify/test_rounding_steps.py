@@ -1,4 +1,4 @@
-"""The steps of backward and forward bounds: each claim, with its charge, in rationals.
+"""The steps of backward bounds: each claim, with its charge, in rationals.
 
 What a step says is checked exactly, on sums whose small terms floating point swallows, and its
 charge is compared with the formula of `tangency.verify.rigorous.transpose`.
@@ -7,12 +7,10 @@ charge is compared with the formula of `tangency.verify.rigorous.transpose`.
 import itertools
 from fractions import Fraction
 from math import prod
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tangency.models import Builder
 from tangency.models.intervals import Interval
 from tangency.models.ops import (
     Add,
@@ -29,16 +27,9 @@ from tangency.models.ops import (
     Upsample,
     numpy_backend,
 )
-from tangency.verify.rigorous import numpy_engine
+from tangency.verify.rigorous import numpy_engine  # noqa: F401 - enters the transposes
 from tangency.verify.rigorous.backward import Rows
-from tangency.verify.rigorous.enclosure import (
-    UNDERFLOW,
-    midpoint_radius,
-)
-from tangency.verify.rigorous.forward import Forward
-from tangency.verify.rigorous.lines import Lines, Reach
 from tangency.verify.rigorous.relaxations import Planes
-from tangency.verify.rigorous.sets import InputSet
 from tangency.verify.rigorous.steps import AffineStep, MatMulStep, PlanesStep
 from tangency.verify.rigorous.transpose import Linear, linear_of
 
@@ -317,157 +308,3 @@ def test_products_with_a_wide_factor_around_zero_pay_for_their_rounding(turned):
     gap = abs(EXACT(point).sum() - coef) * 3
     assert Fraction(rows.error[0, 0]) * (1 + Fraction(1, 2**20)) >= gap.sum()
     assert Fraction(rows.error[0, 0]) >= 2 * 3 * gamma_of(n) * abs(EXACT(point)).sum()
-
-
-# --- lines carried forwards ---------------------------------------------------------------------
-
-
-def exact_lines(v, magnitude):
-    return (abs(EXACT(v)) * EXACT(magnitude)[:, None]).sum(axis=0)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_lines_through_planes_pay_for_their_rounding(sign):
-    rng = np.random.default_rng(2)
-    n, columns = 5, 4
-    reach = Reach(np.array([[3.0, 0.7, 2.0, 1.0]]))
-    given = Lines(
-        rng.standard_normal((1, columns, n)),
-        rng.standard_normal((1, columns, n)),
-        np.full((1, n), 2.0**-50),
-    )
-    a, b = (sign * rng.random((1, 1, n)) for _ in range(2))
-    low, high = (rng.standard_normal((1, 1, n)) * 7 for _ in range(2))
-    found = reach.through_planes(Planes((a,), (b,), low, high), [given], (n,))
-    for got, slope, offset, first, second in (
-        (found.low, a, low, given.low, given.high),
-        (found.high, b, high, given.high, given.low),
-    ):
-        k = EXACT(slope[0, 0])
-        exact = np.where(k > 0, k * EXACT(first[0]), k * EXACT(second[0]))
-        size = (abs(exact) * EXACT(reach.magnitude[0])[:, None]).sum(axis=0)
-        exact[-1] = exact[-1] + EXACT(offset[0, 0])
-        gap = (abs(EXACT(got[0]) - exact) * EXACT(reach.magnitude[0])[:, None]).sum(axis=0)
-        paid = EXACT(found.error[0]) * (1 + Fraction(1, 2**20))
-        assert (paid >= gap + abs(k) * EXACT(given.error[0])).all()
-        least = U * size + U * abs(EXACT(got[0, -1])) + abs(k) * EXACT(given.error[0])
-        assert (paid >= least).all()
-
-
-def test_lines_through_products_pay_for_their_rounding():
-    rng = np.random.default_rng(2)
-    k, columns = 9, 3
-    reach = Reach(np.array([[3.0, 0.7, 1.0]]))
-    boxes = [
-        Interval(rng.standard_normal((1, 2, k)) - 1.0),
-        Interval(rng.standard_normal((1, k, 1))),
-    ]
-    boxes = [Interval(v.lower, v.upper + 0.25) for v in boxes]
-    given = [
-        Lines(
-            *(rng.standard_normal((1, columns, *v.shape[1:])) for _ in range(2)),
-            np.full(v.shape, 2.0**-50),
-        )
-        for v in boxes
-    ]
-    found = reach.through_product(boxes, given)
-    (c, rx), (d, ry) = ([EXACT(v[0]) for v in midpoint_radius(x)] for x in boxes)
-    middle, spread = c @ d, rx @ ry
-    plus, minus = (lambda v: np.maximum(v, 0)), (lambda v: np.minimum(v, 0))
-    (xl, xh), (yl, yh) = (([EXACT(v[0]) for v in (g.low, g.high)]) for g in given)
-    magnitude = EXACT(reach.magnitude[0])
-    carried = EXACT(given[0].error[0]) @ abs(d) + abs(c) @ EXACT(given[1].error[0])
-    for got, x0, x1, y0, y1, offset in (
-        (found.low, xl, xh, yl, yh, -middle - spread),
-        (found.high, xh, xl, yh, yl, spread - middle),
-    ):
-        gap = 0
-        for i in range(columns):
-            exact = x0[i] @ plus(d) + x1[i] @ minus(d) + plus(c) @ y0[i] + minus(c) @ y1[i]
-            exact = exact + (offset if i == columns - 1 else 0)
-            gap = gap + abs(EXACT(got[0, i]) - exact) * magnitude[i]
-        assert (EXACT(found.error[0]) * (1 + Fraction(1, 2**20)) >= gap + carried).all()
-    formula = gamma_of(k) * (2 * abs(c) @ abs(d) + spread) + carried
-    assert (EXACT(found.error[0]) >= formula).all()
-
-
-def test_sizes_of_lines_are_rounded_upward():
-    low = np.stack([SMALL, LARGE])[None].swapaxes(1, 2)
-    reach = Reach(np.ones((1, 41)))
-    found = reach.size(Lines(low, low * 0.5, np.zeros((1, 2))))
-    assert (EXACT(found[0]) >= abs(EXACT(low[0])).sum(axis=0)).all()
-    assert Fraction(reach.spill[0]) >= Fraction(UNDERFLOW) * 42
-
-
-def forward_of(own):
-    structure = SimpleNamespace(nodes=[], inputs=[0])
-    engine = SimpleNamespace(
-        network=SimpleNamespace(structure=structure), inputs=[own], samples=own.samples
-    )
-    return Forward(engine)
-
-
-@pytest.mark.parametrize("width", [0.0, 2.0**-53, 0.25])
-@pytest.mark.parametrize("error", [0.0, 2.0**-54, 0.5])
-def test_ends_of_lines_round_outward(width, error):
-    n = 41
-    centre = np.ones((1, n))
-    own = InputSet(centre - width, centre + width)
-    rows = swallowed(n)
-    coef = np.concatenate([rows, np.array([[2.0**-53], [1.0], [0.1], [-1.0]])], axis=1)
-    coef = coef.T[None]
-    low, high = forward_of(own).ends(Lines(coef, coef, np.full((1, 4), error)))
-    below, above = EXACT(own.lower[0]), EXACT(own.upper[0])
-    for k in range(4):
-        a, constant = EXACT(coef[0, :-1, k]), Fraction(coef[0, -1, k])
-        least = np.where(a > 0, a * below, a * above).sum() + constant - Fraction(error)
-        most = np.where(a > 0, a * above, a * below).sum() + constant + Fraction(error)
-        assert Fraction(low[0, k]) <= least
-        assert Fraction(high[0, k]) >= most
-
-
-@pytest.mark.parametrize("joined", [False, True])
-def test_specifications_of_lines(joined):
-    n = 41
-    own = InputSet(np.ones((1, 1)), np.ones((1, 1)))
-    spec = swallowed(n)[None]
-    if joined:
-        one = np.ones((1, 2, 1))
-        lines = Lines(one * 0.5, one * 0.5, np.full((1, 1), 2.0**-54))
-        bias = np.full(n, 0.3)
-        low, high = forward_of(own).mapped(lines, spec, np.full((n, 1), 0.7), bias)
-        z = Fraction(1)
-        rows = EXACT(spec[0]).sum(axis=1)
-        value = rows * Fraction(0.7) * z + rows * Fraction(0.3)
-        slack = abs(rows) * Fraction(0.7) * Fraction(2.0**-54)
-    else:
-        coef = np.full((1, 2, n), 0.5)
-        lines = Lines(coef, coef, np.full((1, n), 2.0**-54))
-        low, high = forward_of(own).mapped(lines, spec)
-        value = EXACT(spec[0]).sum(axis=1)
-        slack = abs(EXACT(spec[0])).sum(axis=1) * Fraction(2.0**-54)
-    assert (EXACT(low[0]) <= value - slack).all()
-    assert (EXACT(high[0]) >= value + slack).all()
-
-
-def test_lines_of_affine_layers_hold_at_the_corners():
-    hidden, last = np.array([[0.7, -0.3]] * 41), swallowed(41)
-    builder = Builder("float64")
-    z = builder.emit(
-        Dense(),
-        [builder.input((1, 2))],
-        {"weight": ("w1", hidden), "bias": ("b1", np.full(41, 0.1))},
-    )
-    y = builder.emit(Dense(), [z], {"weight": ("w2", last), "bias": ("b2", LARGE[:4])})
-    own = InputSet(np.array([[0.9, -1.1]]), np.array([[1.3, 0.7]]))
-    engine = numpy_engine.NumpyEngine(builder.finish([y]), [own])
-    _, kept = Forward(engine, plain=True).run([2])
-    lines = kept[2]
-    magnitude = np.array([1.3, 1.1, 1.0])
-    exact = EXACT(last) @ np.hstack([EXACT(hidden), EXACT(np.full((41, 1), 0.1))])
-    exact[:, -1] = exact[:, -1] + EXACT(LARGE[:4])
-    paid = EXACT(lines.error[0]) * (1 + Fraction(1, 2**20))
-    for got in (lines.low[0].T, lines.high[0].T):
-        assert (abs(EXACT(got) - exact) @ EXACT(magnitude) <= paid).all()
-    size = abs(EXACT(last)) @ abs(EXACT(hidden)) @ EXACT(magnitude[:2])
-    assert (paid >= 2 * gamma_of(41) * size).all()

@@ -17,6 +17,8 @@ import pytest
 from tangency.models import InputError, from_layers
 from tangency.models.activations import Activation, get, names
 from tangency.models.activations.continuity import Join, continuity
+from tangency.models.activations.jets import jet
+from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.verify import Box, jacobian_bounds, lipschitz_bound, local_lipschitz
 
@@ -478,11 +480,34 @@ def test_a_bound_without_a_finite_slope_says_how_to_write_the_formula():
         lambda nx, x: (1.0 / x) * (x * x),  # x
         lambda nx, x: nx.where(x > 0.0, 1.0, 0.0) * x,  # relu
         lambda nx, x: nx.sign(x) * x,  # |x|
+        lambda nx, x: (x * x) * (1.0 / x),
+        lambda nx, x: x * nx.where(x > 0.0, 1.0, 0.0),
+        lambda nx, x: x * nx.sign(x),
     ],
 )
 def test_zero_times_infinity_is_open(formula):
     slopes = Activation("open", formula).slope(Interval(0.0))
     assert slopes.contains(1.0)
+
+
+@pytest.mark.parametrize(
+    ("joins", "ends"),
+    [
+        ((), (-INF, INF)),  # of a choice that is not listed nothing is known
+        ((Join(True, False),), (0.0, INF)),
+        ((Join(False, True),), (-INF, 0.0)),
+        ((Join(),), (0.0, 0.0)),
+    ],
+)
+def test_a_choice_has_the_slopes_of_its_jump(joins, ends):
+    found = jet(
+        lambda nx, x: nx.where(x > 0.0, 0.0 * x, 0.0),
+        interval_namespace,
+        Interval(-1.0, 1.0),
+        1,
+        joins,
+    )
+    assert (found.d1.lower, found.d1.upper) == ends
 
 
 def test_an_own_derivative_does_not_hide_a_jump():
