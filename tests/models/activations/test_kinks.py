@@ -286,8 +286,8 @@ def _check(seed, depth, *, thorough):
 
 @pytest.mark.parametrize("first", range(0, 150, 50))
 def test_random_formulas_against_exact_chords(first):
-    finite = [_check(seed, 2, thorough=seed % 10 == 0) for seed in range(first, first + 50)]
-    assert sum(finite) >= 25  # an infinite slope proves nothing
+    finite = [_check(seed, 2, thorough=seed % 10 == 0) for seed in range(first, first + 20)]
+    assert sum(finite) >= 10  # an infinite slope proves nothing
 
 
 @pytest.mark.nightly
