@@ -19,7 +19,15 @@ import numpy as np
 from tangency.models.errors import InputError, MissingPackageError, TangencyError, UnsupportedError
 from tangency.models.importers.paths import read_file, unpacked
 
-__all__ = ["boundary", "import_onnx", "opset_of", "read_model", "tensor_array", "tensors"]
+__all__ = [
+    "boundary",
+    "import_onnx",
+    "opset_of",
+    "read_model",
+    "tensor_array",
+    "tensors",
+    "weight_files",
+]
 
 FORMS = "an ONNX model: the path of an .onnx or .onnx.gz file, its bytes, or an onnx.ModelProto"
 
@@ -136,6 +144,20 @@ def _attach(onnx: Any, model: Any, folder: Path | None, label: str) -> None:
             raise InputError(
                 f"{label}: the external data of initializer {tensor.name!r} cannot be read: {text}"
             ) from None
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[str]:
+    """The files, relative to a model's folder, that keep weights of it.
+
+    Raises
+    ------
+    InputError, MissingPackageError
+        For a file that is no ONNX model, and without onnx.
+    """
+    onnx = import_onnx()
+    model = _parse(onnx, read_file(path, FORMS), str(path))
+    entries = (entry for tensor in tensors(model.graph) for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
 def tensors(graph: Any) -> Iterator[Any]:
