@@ -223,7 +223,7 @@ def _clear(
         )
 
 
-def _finished(journal: Journal) -> set[tuple[int, int]]:
+def _finished(journal: Journal) -> dict[tuple[int, int], str]:
     """Tiles that are there; the record of another matrix is refused in words that say why."""
     head = journal.head()
     try:
