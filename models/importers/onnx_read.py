@@ -28,6 +28,7 @@ __all__ = [
     "read_model",
     "tensor_array",
     "tensors",
+    "weight_files",
 ]
 
 FORMS = "an ONNX model: the path of an .onnx or .onnx.gz file, its bytes, or an onnx.ModelProto"
@@ -213,6 +214,20 @@ def _attach(onnx: Any, model: Any, folder: Path | None, label: str) -> None:
             raise InputError(
                 f"{label}: the external data of initializer {tensor.name!r} cannot be read: {text}"
             ) from None
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[str]:
+    """The files, relative to a model's folder, that keep weights of it.
+
+    Raises
+    ------
+    InputError, MissingPackageError
+        For a file that is no ONNX model, and without onnx.
+    """
+    onnx = import_onnx()
+    model = _parse(onnx, read_file(path, FORMS), str(path))
+    entries = (entry for tensor in tensors(model.graph) for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
 
 
 def tensors(graph: Any) -> Iterator[Any]:

@@ -100,6 +100,20 @@ def test_a_result_is_of_the_files_that_its_row_names(tmp_path, option):
     assert "one.json is of other contents of m.tangency" in str(answer.exception)
 
 
+def test_weights_beside_an_onnx_model_are_of_its_contents(folder, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    options = {"save_as_external_data": True, "location": "net.weights", "size_threshold": 0}
+    onnx.save(onnx.load(folder / "net.onnx"), folder / "net.onnx", **options)
+    done = subprocess.CompletedProcess([], 0, '{"upper": 1.0, "certified": true}', "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    path = write(folder, {"name": "one", "run": ["certify", "net.onnx"]})
+    assert [run(path).exit_code for _ in range(2)] == [0, 0]
+    weights = bytearray((folder / "net.weights").read_bytes())
+    weights[0] ^= 1
+    (folder / "net.weights").write_bytes(weights)
+    assert "other contents of net.weights" in str(run(path).exception)
+
+
 def test_a_file_that_was_missing_and_came_is_another_input(tmp_path, monkeypatch):
     done = subprocess.CompletedProcess([], 2, "", "m.tangency: no such file")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)

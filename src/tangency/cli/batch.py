@@ -91,18 +91,25 @@ class Job:
         return result | {"read": str(path)}
 
     def _inputs(self, run: list[str]) -> dict[str, str]:
-        """SHA-256 of every file that a command names, by its name; not of those that it writes."""
-        found = {}
+        """SHA-256 of every file that a command names, by its name; not of those that it writes.
+
+        The files beside an ONNX model that keep its weights are of its contents.
+        """
+        from tangency.models.errors import TangencyError
+        from tangency.models.importers.onnx_read import weight_files
+
+        found: dict[str, str] = {}
         for before, argument in pairwise(["", *run]):
             option, equals, value = argument.partition("=")
             name = value if equals and option.startswith("--") else argument
             if before in _WRITTEN or (equals and option in _WRITTEN):
                 continue
-            with suppress(OSError, ValueError):  # no name of a file, or none that can be read
-                file = Path(self.folder, name)
-                if file.is_file():
-                    with file.open("rb") as data:
-                        found[name] = hashlib.file_digest(data, "sha256").hexdigest()
+            file = Path(self.folder, name)
+            found |= _hash(file, name)
+            if ".onnx" in file.name and name in found:
+                with suppress(TangencyError):  # no model: the command says so
+                    for beside in weight_files(file):
+                        found |= _hash(file.parent / beside, str(Path(name).parent / beside))
         return found
 
 
@@ -169,6 +176,14 @@ def command(manifest: Path, results: Path, jobs: int, scheduler: str | None, as_
     emit(as_json, {"rows": found, "results": str(results)}, "\n".join(lines))
     if worst:
         raise SystemExit(min(worst, 3))
+
+
+def _hash(file: Path, name: str) -> dict[str, str]:
+    with suppress(OSError, ValueError):  # no name of a file, or none that can be read
+        if file.is_file():
+            with file.open("rb") as data:
+                return {name: hashlib.file_digest(data, "sha256").hexdigest()}
+    return {}
 
 
 def _digest(result: dict[str, Any]) -> str:
