@@ -173,7 +173,9 @@ def _check_pickled(path: Path, name: str, data: bytes) -> None:
         if len(pickled) != 1:
             raise ValueError("not an archive of torch.save")
         for opcode, given, _ in pickletools.genops(members[pickled[0]]):
-            if opcode.name in NAMING and not (opcode.name == "GLOBAL" and _is_of_tensors(given)):
+            if opcode.name in NAMING and not (
+                opcode.name == "GLOBAL" and _is_of_tensors(str(given))
+            ):
                 raise ValueError(f"it names {given or opcode.name}")
         torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:
