@@ -170,7 +170,8 @@ def _check_pickled(path: Path, name: str, data: bytes) -> None:
     try:
         members = unzipped(io.BytesIO(data))
         pickled = [inner for inner in members if inner.endswith("data.pkl")]
-        if len(pickled) != 1:
+        # torch takes for a bare pickle what does not begin as an archive, whatever is behind it.
+        if data[:4] != b"PK\x03\x04" or len(pickled) != 1:
             raise ValueError("not an archive of torch.save")
         for opcode, given, _ in pickletools.genops(members[pickled[0]]):
             if opcode.name in NAMING and not (

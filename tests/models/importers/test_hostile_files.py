@@ -436,6 +436,21 @@ def test_an_exported_program_whose_pickle_allocates(tmp_path, name):
         load(path)
 
 
+def test_an_exported_program_with_a_pickle_before_an_archive(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "net.pt2"
+    members = saved(path)
+    bare = io.BytesIO()
+    torch.save(bytearray(4), bare, _use_new_zipfile_serialization=False)
+    behind = bare.getvalue() + torch_file(torch.ones(2))
+    assert torch.load(io.BytesIO(behind), weights_only=True) == bytearray(4)
+    assert zipfile.is_zipfile(io.BytesIO(behind))
+    members[member(members, "sample_inputs/model.pt")] = behind
+    written(path, members)
+    with pytest.raises(InputError, match="not an archive of torch.save"):
+        load(path)
+
+
 @pytest.mark.parametrize("kind", ["parts", "float16", "parameter", "view"])
 def test_what_torch_saves_of_tensors_is_read(tmp_path, kind):
     torch = pytest.importorskip("torch")
