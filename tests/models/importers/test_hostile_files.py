@@ -447,7 +447,7 @@ def test_an_exported_program_with_a_pickle_before_an_archive(tmp_path):
     assert zipfile.is_zipfile(io.BytesIO(behind))
     members[member(members, "sample_inputs/model.pt")] = behind
     written(path, members)
-    with pytest.raises(InputError, match="not an archive of torch.save"):
+    with pytest.raises(InputError, match=r"not an archive of torch.save"):
         load(path)
 
 
