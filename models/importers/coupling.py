@@ -104,11 +104,13 @@ def _drawn(rng: np.random.Generator, x: np.ndarray, scales: np.ndarray, sign: fl
     limit = float(np.finfo(x.dtype).max)
     with np.errstate(over="ignore"):
         wild = signs * rng.choice(scales, lead) * entries
-    return np.clip(wild, -limit, limit).astype(x.dtype)
+    clipped: np.ndarray = np.clip(wild, -limit, limit).astype(x.dtype)
+    return clipped
 
 
 def _chosen(which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(which.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+    chosen: np.ndarray = np.where(which.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+    return chosen
 
 
 def _changed(

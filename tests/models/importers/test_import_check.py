@@ -84,7 +84,7 @@ X5 = np.zeros((1, 5), "float32")
 
 
 def mean_beyond(bound):
-    return lambda x, nx: x + nx.maximum(x.mean(0) - np.float32(bound), 0)
+    return lambda x, nx: x + nx.maximum(x.mean(0) - np.full(5, bound, "float32"), 0)
 
 
 #: Models that mix their samples only far beyond the probes. At a batch of one each of them reads
