@@ -260,15 +260,18 @@ class Activation:
         """
         self.check()
         if order == 0:
-            found = Interval.of(self.value(interval_namespace, X))
-            return Interval._make(  # a formula may be a number
-                *(np.broadcast_to(end, X.shape) for end in (found.lower, found.upper))
-            )
-        if not self._slope_counts:
+            found = self.value(interval_namespace, X)
+        elif not self._slope_counts:
             phi = self._jet(interval_namespace, X, order)
-            return Interval.of(phi.d1 if order == 1 else phi.d2)
-        slope = jet(self.derivative, interval_namespace, X, order - 1)
-        return Interval.of(slope.v if order == 1 else slope.d1)
+            found = phi.d1 if order == 1 else phi.d2
+        else:
+            slope = jet(self.derivative, interval_namespace, X, order - 1)
+            found = slope.v if order == 1 else slope.d1
+        F = Interval.of(found)
+        if F.shape == X.shape:
+            return F
+        # of a formula, or of a branch of it, that is a number
+        return Interval._make(*(np.broadcast_to(end, X.shape) for end in (F.lower, F.upper)))
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:

@@ -16,15 +16,7 @@ from tangency.models.activations.reading import check_formula
 from tangency.models.interval_functions import interval_namespace
 from tangency.models.intervals import Interval
 from tangency.models.namespace import jax_namespace, numpy_namespace
-from tangency.theory import infinite_kernel
-from tangency.verify import (
-    Box,
-    crown_bounds,
-    interval_bounds,
-    jacobian_bounds,
-    lipschitz_bound,
-    local_lipschitz,
-)
+from tangency.verify import Box, bound, jacobian_bounds, lipschitz_bound, local_lipschitz
 
 ENDS = ((-1.0, 0.0), (1.0, 0.0))
 
@@ -50,8 +42,8 @@ PROOFS = {
     "slopes": lambda act: act.slopes_on(0.0, 0.5),
     "all slopes": lambda act: act.slope_range,
     "lines": lambda act: act.relaxation(0.0, 0.5),
-    "intervals": lambda act: interval_bounds(network(act), box(0.0, 0.5)),
-    "crown": lambda act: crown_bounds(network(act), box(0.0, 0.5)),
+    "intervals": lambda act: bound(network(act), box(0.0, 0.5), method="ibp"),
+    "crown": lambda act: bound(network(act), box(0.0, 0.5), method="crown"),
     "jacobian": lambda act: jacobian_bounds(network(act), box(0.0, 0.5)),
     "lipschitz": lambda act: lipschitz_bound(network(act), attack=False),
 }
@@ -61,7 +53,7 @@ PROOFS = {
 UNREADABLE = {
     "equal": lambda nx, x: nx.where(x == 0, 1.0 + x, nx.tanh(x)),
     "unequal": lambda nx, x: nx.where(x != 0, nx.tanh(x), 1.0 + x),
-    "equal the other way": lambda nx, x: nx.where(0.0 == x, 1.0 + x, nx.tanh(x)),  # noqa: SIM300
+    "equal the other way": lambda nx, x: nx.where(0.0 == x, 1.0 + x, nx.tanh(x)),
     "a step equal": lambda nx, x: nx.where(nx.floor(x) == x, 1.0 + x, nx.tanh(x)),
     "truthy": lambda nx, x: nx.where(x, nx.tanh(x), 1.0 + x),
     "a step for a condition": lambda nx, x: nx.where(nx.sign(x), nx.tanh(x), 1.0 + x),
@@ -123,12 +115,19 @@ def test_the_catalogue_is_readable():
 def test_a_plain_condition_is_taken():
     for flag in (True, False, np.True_, np.False_, 1.0 < 2.0):
         # the second choice must still be known to be continuous, in its own place
-        act = record(lambda nx, x, f=flag: nx.where(f, nx.tanh(x), nx.where(x > 0.0, x, 0.0)))
+        act = Activation(
+            "own", lambda nx, x, f=flag: nx.where(f, nx.tanh(x), nx.where(x > 0.0, x, 0.0))
+        )
         assert act.continuous
         found = act.range_on([-0.5, 0.25], [0.5, 0.5])
         low = [math.tanh(-0.5), math.tanh(0.25)] if flag else [0.0, 0.25]
         np.testing.assert_allclose(found.lower, low, atol=1e-12)
-    step = record(lambda nx, x: nx.where(True, nx.where(x > 0.3, 1.0, 0.0), x) + 0.0 * x)
+    line = Activation("line", lambda nx, x: nx.where(True, x, 0.0))
+    assert line.slopes_on([-1.0], [1.0]).contains(1.0).all()
+    assert line.range_on([-1.0], [2.0]).contains(Interval([-1.0], [2.0])).all()
+    step = Activation(
+        "step", lambda nx, x: nx.where(True, nx.where(x > 0.3, 1.0, 0.0), x) + 0.0 * x
+    )
     assert not np.isfinite(step.slopes_on(0.2, 0.4).magnitude)
 
 
@@ -220,8 +219,8 @@ def test_a_users_identity_stays_in_the_graph():
 def test_a_users_relu_is_bounded_by_its_formula(name):
     claims = {"params": (("negative_slope", 0.01),)} if name == "leaky_relu" else {}
     act = record(tanh, name=name, **claims)
-    for bounds in (interval_bounds, crown_bounds):
-        found = bounds(network(act), box(-1.0, 2.0))
+    for method in ("ibp", "crown"):
+        found = bound(network(act), box(-1.0, 2.0), method=method)
         assert np.ravel(found.lower)[0] <= math.tanh(-1.0)
         assert np.ravel(found.upper)[0] >= math.tanh(2.0)
 
