@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import is_called
 from tangency.models.emitter import Emitter, Value, strip
 from tangency.models.errors import InputError
 from tangency.models.ops import (
@@ -77,7 +78,7 @@ class Builder(Emitter):
 
     def activation(self, value: Value, record: Activation) -> Value:
         """A function of one variable on every entry."""
-        if record.name == "identity":
+        if is_called(record, "identity"):
             return value
         return self.emit(Activate(record), [value.node], view=value.shape)
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tangency.models.intervals import Array, Interval, Like, Truth, _down, _up
+from tangency.models.intervals import Array, Interval, Like, Truth, _down, _up, plain_condition
 
 __all__ = ["interval_namespace", "nearby_namespace"]
 
@@ -140,10 +140,7 @@ def _sqrt(x: Like) -> Interval:
 
 
 def _abs(x: Like) -> Interval:
-    X = Interval.of(x)
-    across = (X.lower <= 0) & (X.upper >= 0)
-    least = np.where(across, 0.0, np.minimum(np.abs(X.lower), np.abs(X.upper)))
-    return Interval._make(least, X.magnitude)
+    return abs(Interval.of(x))
 
 
 def _cosh(x: Like) -> Interval:
@@ -190,7 +187,7 @@ class _IntervalNamespace:
         """Take ``a``, ``b``, or their hull where the condition is undecided."""
         A, B = Interval.of(a), Interval.of(b)
         if not isinstance(condition, Truth):
-            condition = Truth(np.asarray(condition), np.asarray(condition))
+            condition = Truth(*(plain_condition(condition),) * 2)
         s, p = condition.surely, condition.possibly
         low = np.where(s, A.lower, np.where(p, np.minimum(A.lower, B.lower), B.lower))
         high = np.where(s, A.upper, np.where(p, np.maximum(A.upper, B.upper), B.upper))

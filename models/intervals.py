@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tangency.models.errors import InputError
 
-__all__ = ["Array", "Interval", "Like", "Truth"]
+__all__ = ["Array", "Interval", "Like", "Truth", "plain_condition"]
 
 Array = npt.NDArray[np.float64]
 Like = Union["Interval", float, Array]
@@ -83,6 +83,16 @@ class Truth:
 
     def __bool__(self) -> bool:
         raise InputError("a comparison of intervals is not a bool: use nx.where(condition, a, b)")
+
+
+def plain_condition(condition: Any) -> npt.NDArray[np.bool_]:
+    """The condition of a ``where`` that no interval takes part in; a number is none."""
+    found = np.asarray(condition)
+    if found.dtype != np.bool_:
+        raise InputError(
+            f"the condition of nx.where is a comparison, not of type {type(condition).__name__}"
+        )
+    return found
 
 
 class Interval:
@@ -188,6 +198,14 @@ class Interval:
 
     def __neg__(self) -> "Interval":
         return Interval._make(-self.upper, -self.lower)
+
+    def __pos__(self) -> "Interval":
+        return self
+
+    def __abs__(self) -> "Interval":
+        across = (self.lower <= 0) & (self.upper >= 0)
+        least = np.minimum(np.abs(self.lower), np.abs(self.upper))
+        return Interval._make(np.where(across, 0.0, least), self.magnitude)
 
     @_defers
     def __add__(self, other: Like) -> "Interval":
@@ -297,6 +315,14 @@ class Interval:
     @_defers
     def __ge__(self, other: Like) -> Truth:
         return Interval.of(other).__le__(self)
+
+    # Python's own == is by identity: False, where the intervals may hold equal numbers.
+    def __eq__(self, other: object) -> bool:
+        if other is None:
+            return False
+        raise InputError("== or != of an interval: write it with <, <=, maximum or abs")
+
+    __hash__ = object.__hash__
 
 
 def _powers(x: Array, exponent: int) -> Interval:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tangency.models.arrays import check_array
 from tangency.models.errors import InputError
-from tangency.models.ops import Shape, jax_backend, numpy_backend
+from tangency.models.ops import Activate, Shape, jax_backend, numpy_backend
 from tangency.models.structure import Structure
 
 __all__ = ["Network"]
@@ -131,6 +131,9 @@ class Network:
         InputError
             If a user's activation has a formula that cannot be followed.
         """
+        for node in self.structure.nodes:
+            if isinstance(node.op, Activate):
+                node.op.activation.check_same()
         if self._hash is None:
             from tangency.models.file import encode_op
 

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, Never
+
+import numpy as np
 
 from tangency.models.namespace import FUNCTIONS
 
@@ -218,6 +220,9 @@ class _Condition:
     def __init__(self, gap: "_Law", strict: bool) -> None:
         self.gap, self.strict = gap, strict
 
+    def __bool__(self) -> Never:
+        raise TypeError("a comparison is no bool")
+
     def holds(self, gap: Fraction) -> bool:
         return gap < 0 or (gap == 0 and not self.strict)
 
@@ -286,6 +291,12 @@ class _Law:
     def __neg__(self) -> "_Law":
         return self * -1.0
 
+    def __pos__(self) -> "_Law":
+        return self
+
+    def __abs__(self) -> "_Law":
+        return _ExactNamespace.maximum(self, -self)
+
     def __sub__(self, other: Any) -> "_Law":
         return self + -_Law.of(other)
 
@@ -324,6 +335,12 @@ class _Law:
 
     def __ge__(self, other: Any) -> _Condition:
         return _Condition(_Law.of(other) - self, False)
+
+    def _undecided(self, *_: Any) -> Never:
+        raise TypeError("a function of x is compared by order alone, and is no bool")
+
+    __eq__ = __ne__ = __bool__ = _undecided
+    __hash__ = None  # type: ignore[assignment]
 
 
 class _ExactNamespace:
@@ -371,6 +388,8 @@ class _ExactNamespace:
     def where(self, condition: Any, a: Any, b: Any) -> _Law:
         f, g = _Law.of(a), _Law.of(b)
         if not isinstance(condition, _Condition):
+            if not isinstance(condition, bool | np.bool_):
+                raise TypeError("a condition is a comparison")
             self.joins.append(Join())
             return f if condition else g
         join = _join(condition, f, g)

@@ -48,15 +48,18 @@ Over other namespaces the derivative is that of the branch taken, by the convent
 ``jax.numpy``.
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
 from tangency.models.activations.continuity import Join
 from tangency.models.activations.rules import RULES
+from tangency.models.errors import InputError
 from tangency.models.interval_functions import interval_namespace, nearby_namespace
 from tangency.models.intervals import Interval, Truth
+from tangency.models.namespace import jax_namespace, numpy_namespace
 
 __all__ = ["Jet", "JetNamespace", "jet"]
 
@@ -122,6 +125,16 @@ def _innermost(x: Any) -> Any:
     return x
 
 
+def _namespace_of(x: Any) -> Any:
+    """The namespace of what a jet is over."""
+    if isinstance(x, Jet):
+        return JetNamespace(_namespace_of(x.v), x.order)
+    if isinstance(x, Interval):
+        return interval_namespace
+    jax = sys.modules.get("jax")
+    return jax_namespace() if jax is not None and isinstance(x, jax.Array) else numpy_namespace
+
+
 def _neg(a: Any) -> Any:
     return None if a is None else -a
 
@@ -144,6 +157,13 @@ class Jet:
                 square = self.d1 if type(self.d1) is float and self.d1 == 1.0 else self.d1**2
                 d2 = _add(d2, _mul(f2(), square))
         return Jet(f0, _mul(f1, self.d1), d2, self.order)
+
+    def __pos__(self) -> "Jet":
+        return self
+
+    def __abs__(self) -> "Jet":
+        result: Jet = JetNamespace(_namespace_of(self.v), self.order).abs(self)
+        return result
 
     def __neg__(self) -> "Jet":
         return Jet(-self.v, _neg(self.d1), _neg(self.d2), self.order)
@@ -222,6 +242,12 @@ class Jet:
     def __ge__(self, other: Any) -> Any:
         return self.v >= (other.v if isinstance(other, Jet) else other)
 
+    def _undecided(self, *_: Any) -> Never:
+        raise InputError("a jet is compared by <, <=, > and >= alone, and is no bool")
+
+    __eq__ = __ne__ = __bool__ = _undecided
+    __hash__ = None  # type: ignore[assignment]
+
 
 class JetNamespace:
     """The vocabulary of :mod:`tangency.models.namespace` on jets over a base namespace.
@@ -273,6 +299,8 @@ class JetNamespace:
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         """Choose between jets; see the module's note on choices."""
+        if isinstance(condition, Jet):
+            raise InputError("the condition of nx.where is a comparison, not a function of x")
         return self._choose(condition, a, b, next(self._joins, Join(True, True)))
 
     def _choose(self, condition: Any, a: Any, b: Any, join: Join) -> Any:

@@ -172,10 +172,9 @@ def slope_range(record: "Activation") -> tuple[float, float]:
     parts = [tail.bounds[1] for tail in record._tails.sides if tail is not None]
     parts += [limit_of(limit) for _, limit in record.limits]
     if record.poles:
-        marks = sorted(record.poles)
-        lows = [core[0], *np.nextafter(marks, np.inf)]
-        highs = [*np.nextafter(marks, -np.inf), core[1]]
-        parts.append(lift(record, 1)(Interval(lows, highs)))
+        # Closed cells: their slopes are of both sides of a pole, so that a jump is not cut out.
+        marks = sorted(pole for pole in record.poles if core[0] <= pole <= core[1])
+        parts.append(lift(record, 1)(Interval([core[0], *marks], [*marks, core[1]])))
     elif record._slope_pieces is None or record._slope_pieces.core != core:
         parts.append(search_range(record, 1, Interval([core[0]], [core[1]])))
     else:

@@ -24,6 +24,7 @@ from tangency.models.intervals import Interval
 from tangency.models.namespace import jax_namespace, numpy_namespace
 
 if TYPE_CHECKING:
+    from tangency.models.activations.formula import Term
     from tangency.models.activations.lines_outline import Outline
     from tangency.models.activations.lines_plan import Plan
     from tangency.models.activations.moments import (
@@ -157,28 +158,67 @@ class Activation:
     def __hash__(self) -> int:
         return hash((self.name, self.params))
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of all that the record says, the texts for readers left out.
 
         It holds the formulas themselves (:mod:`.formula`): two records of one name are told apart,
-        and a new process finds the same.
+        and a new process finds the same. It is computed each time: a formula may close over what
+        changes.
 
         Raises
         ------
         InputError
-            If a formula cannot be followed.
+            If a formula cannot be followed, or is another one than at first.
         """
         from tangency.models.activations.formula import digest_of, traced
 
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS}
-        own["value"] = traced(f"activation {self.name!r}", self.value)
+        own["value"] = self._followed()
         own["derivative"] = (
             traced(f"activation {self.name!r}, derivative", self.derivative)
             if self.__dict__["_has_own_derivative"]
             else None
         )
         return digest_of(*own.items())
+
+    def _followed(self) -> "Term":
+        """What the formula computes now; InputError if that has changed since it was first read."""
+        from tangency.models.activations.formula import traced
+
+        found = traced(f"activation {self.name!r}", self.value)
+        if self.__dict__.setdefault("_first", found).digest != found.digest:
+            raise InputError(
+                f"the formula of {self} has changed since it was first read: what it closes over "
+                "has another value now. A record stays as it is; make a new one"
+            )
+        return found
+
+    def check_same(self) -> None:
+        """Refuse a formula that has changed since it was first read.
+
+        Raises
+        ------
+        InputError
+            If it has, or cannot be followed.
+        """
+        if "_ours" not in self.__dict__:  # those close over nothing that changes
+            self._followed()
+
+    def check(self) -> None:
+        """Refuse a formula of which nothing can be proved, or that has changed.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
+        from tangency.models.activations.reading import check_formula
+
+        if "_readable" not in self.__dict__ and "_ours" not in self.__dict__:
+            check_formula(f"activation {self.name!r}", self.value)
+            self.__dict__["_readable"] = True
+        self.check_same()
 
     def __str__(self) -> str:
         inner = ", ".join(
@@ -218,13 +258,20 @@ class Activation:
         ``phi`` is shown to be continuous (the slope of a jump is in no formula); a user's is a
         claim that nothing proves, and bounds nothing.
         """
+        self.check()
         if order == 0:
-            return Interval.of(self.value(interval_namespace, X))
-        if not self._slope_counts:
+            found = self.value(interval_namespace, X)
+        elif not self._slope_counts:
             phi = self._jet(interval_namespace, X, order)
-            return Interval.of(phi.d1 if order == 1 else phi.d2)
-        slope = jet(self.derivative, interval_namespace, X, order - 1)
-        return Interval.of(slope.v if order == 1 else slope.d1)
+            found = phi.d1 if order == 1 else phi.d2
+        else:
+            slope = jet(self.derivative, interval_namespace, X, order - 1)
+            found = slope.v if order == 1 else slope.d1
+        F = Interval.of(found)
+        if F.shape == X.shape:
+            return F
+        # of a formula, or of a branch of it, that is a number
+        return Interval._make(*(np.broadcast_to(end, X.shape) for end in (F.lower, F.upper)))
 
     @staticmethod
     def _evaluate(function: Formula, x: Any) -> Any:
@@ -242,6 +289,9 @@ class Activation:
 
     @functools.cached_property
     def _continuity(self) -> Continuity:
+        from tangency.models.activations.reading import check_formula
+
+        check_formula(f"activation {self.name!r}", self.value)
         return continuity(self.value)
 
     @property
@@ -306,12 +356,24 @@ class Activation:
         """Enclosures of all points of the core where ``phi''`` changes sign (or ``phi'`` jumps)."""
         return _points(self, self._slope_pieces, "inflections")
 
-    @functools.cached_property
+    @property
     def slope_range(self) -> tuple[float, float]:
         """Rigorous enclosure ``(lo, hi)`` of all slopes; infinite where unbounded."""
+        self.check()
+        return self._slope_range
+
+    @functools.cached_property
+    def _slope_range(self) -> tuple[float, float]:
         from tangency.models.activations.ranges import slope_range
 
         return slope_range(self)
+
+    @property
+    def proved_slope(self) -> Formula:
+        """A formula of ``phi'`` that may bound slopes: ``derivative``, or jets of ``value``."""
+        if self._slope_counts or not self.__dict__["_has_own_derivative"]:
+            return self.derivative
+        return lambda nx, x: self._jet(nx, x, 1).d1
 
     @property
     def lipschitz(self) -> float:

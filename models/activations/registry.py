@@ -11,7 +11,7 @@ import numpy as np
 from tangency.models.activations.record import Activation
 from tangency.models.errors import InputError
 
-__all__ = ["ALIASES", "close", "get", "is_of_catalogue", "names", "register"]
+__all__ = ["ALIASES", "close", "get", "is_called", "is_of_catalogue", "names", "register"]
 
 Factory = Callable[..., Activation]
 
@@ -43,7 +43,7 @@ def register(entry: Activation | Factory) -> Any:
     Raises
     ------
     InputError
-        If the name is taken by something else.
+        If the name is taken by something else, as every name of the catalogue is.
     """
     name: str
     factory: Factory
@@ -52,7 +52,9 @@ def register(entry: Activation | Factory) -> Any:
         name, factory = record.name, lambda: record
     else:
         name, factory = str(entry.__name__), entry
-    if name in ALIASES or (name in _FACTORIES and _make(name, ()) != factory()):
+    # A factory that agrees with the catalogue's in its defaults may differ elsewhere.
+    ours_already = name in ALIASES or name in _OURS
+    if ours_already or (name in _FACTORIES and _make(name, ()) != factory()):
         raise InputError(f"the activation name {name!r} is taken; choose another")
     _FACTORIES[name] = factory
     _make.cache_clear()
@@ -70,12 +72,17 @@ def is_of_catalogue(record: Activation) -> bool:
     Name and parameters then say all. A record that a user wrote or registered is never one, unless
     it says the very same in all.
     """
-    if record.name not in _OURS or _FACTORIES[record.name] is not _OURS[record.name]:
+    if record.name not in _OURS:
         return False
     try:
         return get(record.name, **dict(record.params)) == record
     except (InputError, TypeError, ValueError):  # parameters that the catalogue does not take
         return False
+
+
+def is_called(record: Activation, name: str) -> bool:
+    """Whether a record is the catalogue's of that name; a user may call anything by it."""
+    return record.name == name and record._is_ours
 
 
 def ours(record: Activation) -> Activation:
@@ -130,4 +137,5 @@ def _frozen(name: str, key: str, value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _make(name: str, params: tuple[tuple[str, Any], ...]) -> Activation:
-    return _FACTORIES[name](**dict(params))
+    made = _FACTORIES[name](**dict(params))
+    return ours(made) if name in _OURS else made

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.activations import get
+from tangency.models.activations.registry import is_called
 from tangency.models.errors import UnsupportedError
 from tangency.models.ops.base import normalise_axis
 from tangency.models.structure import Node
@@ -68,7 +69,7 @@ def _activation(c: Compiler, node: Node) -> Tensor:
     op: Any = node.op
     x = c.tensor(node.inputs[0])
     record = op.activation
-    if record.name == "identity":
+    if is_called(record, "identity"):
         return x
     return Tensor(c.plan.activate(x.node, dual_of(record)), x.shape, x.channel)
 

@@ -21,6 +21,7 @@ from tangency.models.structure import Node
 from tangency.verify.certificate.directed import divide_up, down, sqrt_up, up
 from tangency.verify.certificate.layers import Slopes
 from tangency.verify.certificate.norms import spectral_norm_bound
+from tangency.verify.chain.unroll import check_whole_line
 
 __all__ = ["Factor", "constant_of", "gain_of", "gained", "largest", "slopes_of", "widened"]
 
@@ -62,6 +63,7 @@ def slopes_of(node: Node) -> Slopes:
             f"layer {node.name!r}: {op.activation} has no bounded slope, so the network has no "
             "global Lipschitz bound"
         )
+    check_whole_line(node.name, op.activation)
     return Slopes(float(low), float(high))
 
 

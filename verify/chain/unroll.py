@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tangency.models.activations import Activation
 from tangency.models.errors import InputError, UnsupportedError
 from tangency.models.intervals import Interval
 from tangency.models.namespace import numpy_namespace
@@ -202,6 +203,22 @@ def _take(matrix: Matrix, order: np.ndarray, axis: int) -> Matrix:
     )
 
 
+def check_whole_line(name: str, record: Activation) -> None:
+    """Refuse a global bound of what is defined on a part of the line: formulas do not end there.
+
+    Raises
+    ------
+    InputError
+        If the domain is not the whole line.
+    """
+    low, high = record.domain
+    if np.isfinite([low, high]).any():
+        raise InputError(
+            f"layer {name!r}: {record} is defined on [{low:g}, {high:g}] alone, so the network has "
+            "no global Lipschitz bound: give box="
+        )
+
+
 def activation_of(
     node: Node, network: Network, given: Interval | None
 ) -> tuple[Slopes | Sorting, Function | None]:
@@ -243,6 +260,8 @@ def activation_of(
             f"{'global' if given is None else 'local'} Lipschitz bound"
             + ("" if record.continuous or record.jumps or record.staircase else hint)
         )
+    if given is None:
+        check_whole_line(node.name, record)
     function = Function(
         _elementwise(record.value), _elementwise(record.derivative), record.homogeneous == 1
     )

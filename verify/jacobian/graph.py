@@ -156,7 +156,7 @@ def smooth_derivative(record: Activation) -> Activation | None:
         return None
     return Activation(
         f"{record.name}'",
-        record.derivative,
+        record.proved_slope,
         params=record.params,
         formula=f"derivative of {record.formula or record.name}",
         domain=record.domain,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import is_called
 from tangency.models.errors import UnsupportedError
 from tangency.models.network import Network
 from tangency.models.ops import Activate, Input, Prelu, numpy_backend
@@ -123,10 +124,10 @@ def _slope(name: str, op: Activate | Prelu, params: dict[str, Array], rank: int)
     if isinstance(op, Prelu):
         return op.slopes(params["slope"], rank)
     record: Activation = op.activation
-    if record.name == "relu":
+    if is_called(record, "relu"):
         return np.zeros(())
     slopes = dict(record.params)
-    if record.name == "leaky_relu" and len(slopes) == 1:
+    if is_called(record, "leaky_relu") and len(slopes) == 1:
         return np.asarray(next(iter(slopes.values())), dtype=np.float64)
     raise UnsupportedError(
         f"layer {name!r} is {record}: true tightness takes relu and leaky_relu, local_tightness any"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tangency.models.activations import Activation
+from tangency.models.activations.registry import is_called
 from tangency.models.ops import Activate, Constant, Op, Prelu, jax_backend
 from tangency.models.structure import Node, Structure
 from tangency.verify.training.intervals import Pair
@@ -127,10 +128,10 @@ def _lines(op: Op, params: Mapping[str, Array], box: Pair) -> tuple[Pair, Pair]:
 
 def _negative_slope(record: Activation) -> float | None:
     """Slope on the negative side of the two members of the ReLU family that are met daily."""
-    if record.name == "relu":
+    if is_called(record, "relu"):
         return 0.0
     slopes = dict(record.params)
-    if record.name == "leaky_relu" and len(slopes) == 1:
+    if is_called(record, "leaky_relu") and len(slopes) == 1:
         (slope,) = slopes.values()
         return float(slope) if isinstance(slope, int | float) else None
     return None

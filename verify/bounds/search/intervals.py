@@ -15,6 +15,7 @@ import numpy as np
 
 from tangency.models.activations.lines import intercepts
 from tangency.models.activations.record import Activation
+from tangency.models.activations.registry import is_called
 from tangency.models.errors import UnsupportedError
 from tangency.models.ops import (
     Activate,
@@ -42,7 +43,7 @@ Pair = tuple[Array, Array]
 def cheap(op: Op) -> bool:
     """Whether a step is a matter of moving and adding, not worth compiling."""
     if isinstance(op, Activate):
-        return op.activation.name == "relu"
+        return is_called(op.activation, "relu")
     return op.affine and not isinstance(op, (Dense, Conv, ConvTranspose))
 
 
@@ -91,7 +92,7 @@ def _hull(xp: Any, values: Sequence[Array]) -> Pair:
 
 def _activation(backend: Backend, record: Activation, low: Array, high: Array) -> Pair:
     xp = backend.xp
-    if record.name == "relu":
+    if is_called(record, "relu"):
         return xp.maximum(low, 0.0), xp.maximum(high, 0.0)
     flat = xp.zeros_like(low)
     least, most = intercepts(record, backend.nx, low, xp.maximum(low, high), flat, flat)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tangency.models.activations.lines import default_slopes, intercepts
 from tangency.models.activations.record import Activation
+from tangency.models.activations.registry import is_called
 from tangency.models.namespace import jax_namespace
 from tangency.models.ops import Activate, MatMul, Op, Prelu, Product, Select
 
@@ -108,7 +109,7 @@ def planes(
 
 def rectifier(record: Activation) -> bool:
     """Whether it is ReLU itself, which has formulas of its own."""
-    return record.name == "relu"
+    return is_called(record, "relu")
 
 
 def ordered(pairs: Sequence[Pair]) -> list[Pair]:
