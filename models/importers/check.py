@@ -284,6 +284,13 @@ class _Ours:
                     x = node.op.apply(numpy_backend(), params, *taken)
                     x = np.broadcast_to(x, ((1 + DRAWS) * n, *x.shape[1:]))
                     size = np.abs(x)
+                    if node.op.affine and params and taken:
+                        # A bias or a mean that cancels what it is added to rounds as itself.
+                        terms = {
+                            r: -np.abs(v) if r == "mean" else np.abs(v) for r, v in params.items()
+                        }
+                        zero = [np.zeros_like(v[:1]) for v in taken]
+                        size = size + np.abs(node.op.apply(numpy_backend(), terms, *zero))
                     if not (node.op.affine or _chooses(node.op)):
                         like = [np.abs(v) for v in taken if v.shape == x.shape]
                         size = np.max([size, *like, np.ones_like(size)], axis=0)

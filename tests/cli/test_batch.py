@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path, out):
     path = write(tmp_path, {"name": "one", "run": ["inspect", "m"]})
     answer = CliRunner().invoke(cli, ["batch", str(path), "--out", str(tmp_path / out)])
     assert isinstance(answer.exception, InputError)
-    assert "no folder of results" in str(answer.exception)
+    assert out in str(answer.exception)
 
 
 def test_an_unexpected_error_of_a_row_is_no_answer(folder, monkeypatch):

@@ -11,6 +11,7 @@ from tangency.models.activations import get
 from tangency.models.ops import Activate, Add, Constant, Product
 from tangency.verify import Ball, Box, bound, certify_robust, margins
 from tangency.verify.bounds.attack import candidates
+from tangency.verify.bounds.perturbations import Perturbations
 from tangency.verify.spec import margin_spec
 
 METHODS = ("crown-ibp", "crown", "forward")
@@ -92,9 +93,8 @@ def test_attacks_and_corners_stay_inside(method, activation):
     targets = weakest + (weakest >= labels)
     attained = np.inf
     for attack in ("pgd", "corners"):
-        for point in candidates(
-            network, x, labels, targets, box.lower, box.upper, attack=attack, seed=0
-        ):
+        balls = Perturbations(x, 0.3, "inf", None)
+        for point in candidates(network, balls, labels, targets, attack=attack, seed=0):
             value = (spec @ network.evaluate(point)[..., None])[..., 0]
             attained = np.minimum(attained, value)
     assert (proved <= attained + 1e-9).all()
