@@ -84,7 +84,11 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "engine": (("verify/lipschitz/engine/*.py",), ("tests/verify/test_engine.py",)),
     "search": (
         ("verify/bounds/search/*.py",),
-        ("tests/verify/test_search_engine.py", "tests/verify/test_search_alpha.py"),
+        (
+            "tests/verify/test_search_engine.py",
+            "tests/verify/test_search_alpha.py",
+            "tests/verify/test_search_ties.py",
+        ),
     ),
     "duals": (("theory/kernels/duals*.py",), ("tests/theory/test_duals.py",)),
 }
